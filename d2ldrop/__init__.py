@@ -1,0 +1,45 @@
+"""Dropout from *Dive into Deep Learning*, by hand and in every framework: `from d2ldrop import torch as d2l`.
+
+No framework is imported before it is asked for.
+"""
+
+from d2ldrop.backend import available, backend, dropout_layer
+from d2ldrop.callbacks import Callback, CSVLog, EarlyStopping
+from d2ldrop.data import ArrayData, Digits, FashionMNIST
+from d2ldrop.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    BackendError,
+    D2LDropError,
+    DataError,
+    DataNotFoundError,
+    UsageError,
+    WeightsError,
+)
+from d2ldrop.trainer import Trainer
+from d2ldrop.weights import load_weights, save_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ArrayData",
+    "BackendError",
+    "CSVLog",
+    "Callback",
+    "D2LDropError",
+    "DataError",
+    "DataNotFoundError",
+    "Digits",
+    "EarlyStopping",
+    "FashionMNIST",
+    "Trainer",
+    "UsageError",
+    "WeightsError",
+    "available",
+    "backend",
+    "dropout_layer",
+    "load_weights",
+    "save_weights",
+]

@@ -1,0 +1,85 @@
+"""Hooks into training: subclass `Callback`, define the moments you care about, and hand it to the trainer."""
+
+import csv
+import math
+import os
+from typing import TYPE_CHECKING
+
+from d2ldrop.errors import ArgumentError
+from d2ldrop.files import replacing
+
+if TYPE_CHECKING:
+    from d2ldrop.trainer import Trainer
+
+
+class Callback:
+    """Base of callbacks: every hook does nothing."""
+
+    def on_fit_start(self, trainer: "Trainer") -> None:
+        """Call before the first epoch, when model and data are ready."""
+
+    def on_epoch_start(self, trainer: "Trainer") -> None:
+        """Call before each epoch."""
+
+    def on_refresh(self, trainer: "Trainer") -> None:
+        """Call when new numbers came from the device, once or a few times per epoch."""
+
+    def on_epoch_end(self, trainer: "Trainer") -> None:
+        """Call after each epoch; its numbers are in `trainer.history[-1]`. Set `trainer.should_stop` to end there."""
+
+    def on_fit_end(self, trainer: "Trainer") -> None:
+        """Call when training ends, also by an error or by the user's interrupt."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a number has not improved for some epochs.
+
+    Parameters
+    ----------
+    monitor
+        A key of the history's rows. What ends in `acc` shall grow, everything else shrink.
+    patience
+        How many epochs in a row may pass without improvement.
+    min_delta
+        By how much it must improve.
+    """
+
+    def __init__(self, monitor: str = "val_loss", patience: int = 3, min_delta: float = 0.0):
+        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
+
+    def on_fit_start(self, trainer: "Trainer") -> None:
+        """Forget what an earlier training reached."""
+        self.best, self.waited = math.inf, 0
+
+    def on_epoch_end(self, trainer: "Trainer") -> None:
+        """Compare with the best so far."""
+        row = trainer.history[-1]
+        if self.monitor not in row:
+            raise ArgumentError(f"Expected monitor to be one of {', '.join(row)}. Received: {self.monitor!r}")
+        value = -row[self.monitor] if self.monitor.endswith("acc") else row[self.monitor]
+        if value < self.best - self.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+            trainer.should_stop = trainer.should_stop or self.waited >= self.patience
+
+
+class CSVLog(Callback):
+    """Keep the history in a CSV file, complete after each epoch.
+
+    Parameters
+    ----------
+    path
+        The file; what was there is replaced after the first epoch.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = path
+
+    def on_epoch_end(self, trainer: "Trainer") -> None:
+        """Write the history so far."""
+        columns = list(dict.fromkeys(key for row in trainer.history for key in row))
+        with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(trainer.history)

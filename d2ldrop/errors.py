@@ -1,0 +1,33 @@
+"""The errors d2ldrop raises: one root, and beside it the builtin each would be without us."""
+
+
+class D2LDropError(Exception):
+    """The root of every error that this library raises on purpose."""
+
+
+class ArgumentError(D2LDropError, ValueError):
+    """A value outside of what is allowed."""
+
+
+class ArgumentTypeError(D2LDropError, TypeError):
+    """A value of a kind that cannot be used here."""
+
+
+class BackendError(D2LDropError, ImportError):
+    """A framework that is unknown, or that is not installed."""
+
+
+class DataError(D2LDropError, ValueError):
+    """Data that is damaged, or of the wrong shape."""
+
+
+class DataNotFoundError(D2LDropError, FileNotFoundError):
+    """Data that is neither on this machine nor could be downloaded."""
+
+
+class WeightsError(D2LDropError, ValueError):
+    """Saved weights that do not fit the model, or a file that holds none."""
+
+
+class UsageError(D2LDropError, RuntimeError):
+    """A call at the wrong moment, such as evaluating before anything was fitted."""

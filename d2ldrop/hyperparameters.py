@@ -1,0 +1,68 @@
+"""Remember what an object was made with, and add methods to a class after the fact."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def add_to_class(Class: type) -> Callable[[Method], Method]:
+    """Make the decorated function a method of `Class`, under its own name.
+
+    It lets a notebook define a class over several cells; instances that exist already get the method, too.
+
+    Examples
+    --------
+    >>> class A: ...
+    >>> a = A()
+    >>> @add_to_class(A)
+    ... def double(self, x):
+    ...     return 2 * x
+    >>> a.double(21)
+    42
+    """
+
+    def register(method: Method) -> Method:
+        setattr(Class, getattr(method, "func", method).__name__, method)
+        return method
+
+    return register
+
+
+class HyperParameters:
+    """Base of everything that is made from hyperparameters."""
+
+    hparams: dict[str, Any]
+
+    def save_hyperparameters(self, ignore: Iterable[str] = ()) -> None:
+        """Make each argument of the calling `__init__` an attribute and an entry of `self.hparams`.
+
+        Parameters
+        ----------
+        ignore
+            Names to leave out. Names that begin with an underscore are left out anyway.
+
+        Examples
+        --------
+        >>> class Layer(HyperParameters):
+        ...     def __init__(self, width, rate=0.5, secret=None):
+        ...         self.save_hyperparameters(ignore=["secret"])
+        >>> layer = Layer(3)
+        >>> layer.width, layer.rate, layer.hparams
+        (3, 0.5, {'width': 3, 'rate': 0.5})
+        """
+        frame = inspect.currentframe()
+        assert frame is not None and frame.f_back is not None
+        names, varargs, varkw, values = inspect.getargvalues(frame.f_back)
+        code = frame.f_back.f_code
+        keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+        arguments = {name: values[name] for name in (*names[1:], *keyword_only)}
+        arguments.update({varargs: values[varargs]} if varargs else {})
+        arguments.update(values[varkw] if varkw else {})
+        skipped = set(ignore)
+        self.hparams = {
+            name: value for name, value in arguments.items() if name not in skipped and not name.startswith("_")
+        }
+        for name, value in self.hparams.items():
+            setattr(self, name, value)

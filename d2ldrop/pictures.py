@@ -1,0 +1,124 @@
+"""Grids of images and plots of functions, in the book's words; matplotlib is imported when something is drawn."""
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from d2ldrop.backend import Array, backend_of
+
+if TYPE_CHECKING:
+    from matplotlib import pyplot as plt
+else:
+
+    class _Pyplot:
+        """Stands for `matplotlib.pyplot`, and imports it at its first use."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module("matplotlib.pyplot"), name)
+
+    plt = _Pyplot()
+
+
+def use_svg_display() -> None:
+    """Show figures as SVG in a notebook; without effect elsewhere."""
+    from d2ldrop.board import in_notebook
+
+    if in_notebook():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
+
+
+def set_figsize(figsize: tuple[float, float] = (3.5, 2.5)) -> None:
+    """Set the default size of figures: width and height in inches."""
+    use_svg_display()
+    plt.rcParams["figure.figsize"] = figsize
+
+
+def show_images(
+    imgs: Any, num_rows: int, num_cols: int, titles: Sequence[str] | None = None, scale: float = 1.5
+) -> np.ndarray:
+    """Draw images in a grid.
+
+    Parameters
+    ----------
+    imgs
+        Images (H, W) or (H, W, C), as arrays of any framework, on any device. Those beyond the grid are left out.
+    num_rows, num_cols
+        The grid; cells without an image stay empty.
+    titles
+        A text above each image.
+    scale
+        Inches per cell.
+
+    Returns
+    -------
+    numpy.ndarray
+        The matplotlib axes, shape (num_rows * num_cols,).
+    """
+    size = (num_cols * scale, num_rows * scale)
+    _, grid = plt.subplots(num_rows, num_cols, figsize=size, squeeze=False, layout="constrained")
+    axes = grid.ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for i, (axis, image) in enumerate(zip(axes, imgs, strict=False)):
+        axis.imshow(_to_host(image), cmap="gray_r")
+        if titles is not None and i < len(titles):
+            axis.set_title(titles[i], fontsize="small")
+    return np.asarray(axes)
+
+
+def plot(
+    X: Any,
+    Y: Any = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    legend: Sequence[str] = (),
+    xlim: tuple[float, float] | None = None,
+    ylim: tuple[float, float] | None = None,
+    xscale: str = "linear",
+    yscale: str = "linear",
+    fmts: Sequence[str] = ("-", "m--", "g-.", "r:"),
+    figsize: tuple[float, float] = (3.5, 2.5),
+    axes: Any = None,
+) -> Any:
+    """Plot one or several curves, and return the matplotlib axes.
+
+    Parameters
+    ----------
+    X, Y
+        Points, as vectors or lists of vectors of any framework. A single `X` serves all `Y`; without `Y`, `X` is
+        plotted over 0, 1, 2, ...
+    xlabel, ylabel, legend, xlim, ylim, xscale, yscale
+        The axes.
+    fmts
+        Line formats, used in turn.
+    figsize
+        Width and height in inches, for new axes.
+    axes
+        matplotlib axes to draw on instead of new ones.
+    """
+    Xs, Ys = ([], _curves(X)) if Y is None else (_curves(X), _curves(Y))
+    if axes is None:
+        _, axes = plt.subplots(figsize=figsize)
+    for i, y in enumerate(Ys):
+        x = Xs[i if len(Xs) > 1 else 0] if Xs else np.arange(len(y))
+        axes.plot(x, y, fmts[i % len(fmts)])
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
+    axes.set(**{key: lim for key, lim in (("xlim", xlim), ("ylim", ylim)) if lim})
+    axes.grid(alpha=0.3)
+    if legend:
+        axes.legend(legend)
+    return axes
+
+
+def _curves(X: Any) -> list[np.ndarray]:
+    """Return a vector, or a list of vectors, as a list of vectors on the host."""
+    nested = len(X) > 0 and hasattr(X[0], "__len__") and getattr(X[0], "shape", None) != ()
+    return [_to_host(x) for x in X] if nested else [_to_host(X)]
+
+
+def _to_host(X: Array) -> np.ndarray:
+    return backend_of(X).numpy(X) if hasattr(X, "shape") else np.asarray(X)

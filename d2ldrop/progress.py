@@ -1,0 +1,48 @@
+"""A progress bar for terminals, with the latest numbers beside it."""
+
+from typing import TYPE_CHECKING, Any
+
+from d2ldrop.callbacks import Callback
+
+if TYPE_CHECKING:
+    from d2ldrop.trainer import Trainer
+
+
+def in_terminal() -> bool:
+    """Tell whether someone looks at standard error."""
+    import sys
+
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+class ProgressBar(Callback):
+    """Show how far training is and how well it goes, in one line that stays at the end."""
+
+    _bar: Any = None
+
+    def on_fit_start(self, trainer: "Trainer") -> None:
+        """Open the bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(20), TextColumn("{task.fields[numbers]}"))
+        self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+        self._task = self._bar.add_task("", total=trainer.max_epochs, epoch=f"0/{trainer.max_epochs}", numbers="")
+        self._bar.start()
+
+    def on_refresh(self, trainer: "Trainer") -> None:
+        """Move the bar within the epoch."""
+        self._bar.update(self._task, completed=trainer.progressed)
+
+    def on_epoch_end(self, trainer: "Trainer") -> None:
+        """Show the epoch's numbers."""
+        row = trainer.history[-1]
+        numbers = "  ".join(f"{key} {value:.3f}" for key, value in row.items() if key.startswith(("train_", "val_")))
+        numbers += f"  {row['samples_per_second']:,.0f} samples/s"
+        done = row["epoch"]
+        self._bar.update(self._task, completed=done, epoch=f"{done}/{trainer.max_epochs}", numbers=numbers)
+
+    def on_fit_end(self, trainer: "Trainer") -> None:
+        """Leave the last line, and give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,182 @@
+"""Where chance comes from: three named streams from one seed, and the draw behind every dropout mask.
+
+A Bernoulli draw with probability p needs only a few random bits, so a mask is made from 16-bit *lanes*: one 64-bit word
+of a generator gives four of them, each uniform on 0 ... 65535, and an element is dropped where its lane is below the
+threshold round(65536 p). The survivors are scaled by the keep probability that this threshold really has, so the mean
+is exact for every p.
+"""
+
+import math
+import numbers
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from d2ldrop.errors import ArgumentError, ArgumentTypeError
+
+LANES = 2**16
+
+
+class Streams(NamedTuple):
+    """Independent streams of randomness: changing how one is used leaves the others as they were."""
+
+    weights: np.random.SeedSequence
+    order: np.random.SeedSequence
+    dropout: np.random.SeedSequence
+
+
+def streams(seed: int | None) -> Streams:
+    """Return the three streams of a seed: initial weights, order of the samples, dropout.
+
+    Parameters
+    ----------
+    seed
+        A non-negative integer, or None for fresh entropy of the operating system.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `seed` is not an integer, or negative.
+
+    Examples
+    --------
+    >>> a, b = streams(7), streams(7)
+    >>> integer(a.order) == integer(b.order), integer(a.order) == integer(a.dropout)
+    (True, False)
+    """
+    if seed is not None and (not isinstance(seed, numbers.Integral) or isinstance(seed, bool)):
+        raise ArgumentTypeError(f"Expected seed to be an integer or None. Received: {seed!r}")
+    if seed is not None and seed < 0:
+        raise ArgumentError(f"Expected seed to be 0 or more. Received: {seed!r}")
+    return Streams(*np.random.SeedSequence(seed).spawn(3))
+
+
+def integer(stream: np.random.SeedSequence) -> int:
+    """Return the stream's own seed as an integer below 2**31, which every framework accepts."""
+    return int(stream.generate_state(1)[0]) >> 1
+
+
+class Odds(NamedTuple):
+    """How one layer drops: elements whose lane is below `threshold` go, the others are multiplied by `scale`."""
+
+    threshold: int  # 0 ... 65536
+    scale: float  # 65536 / (65536 - threshold); 0 where nothing survives
+
+
+def odds(dropout: Any) -> Odds:
+    """Check a dropout probability and express it in lanes.
+
+    Parameters
+    ----------
+    dropout
+        The probability p of dropping an element, a real number in [0, 1]; an array or tensor of one element counts.
+
+    Returns
+    -------
+    Odds
+        The threshold, which realises p to within 2**-16 (exactly for 0, 1, and multiples of 2**-16), and the
+        scale 1 / (1 - p) for the p so realised. A p strictly between 0 and 1 never becomes 0 or 1.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `dropout` is not a number, or not in [0, 1].
+
+    Examples
+    --------
+    >>> odds(0.5)
+    Odds(threshold=32768, scale=2.0)
+    >>> odds(1.2)
+    Traceback (most recent call last):
+    d2ldrop.errors.ArgumentError: Expected dropout to be a number in [0, 1]. Received: 1.2
+    """
+    p = _as_real(dropout)
+    if not 0 <= p <= 1:  # also false for nan
+        raise ArgumentError(f"Expected dropout to be a number in [0, 1]. Received: {dropout!r}")
+    threshold = round(p * LANES)
+    if 0 < p < 1:
+        threshold = min(max(threshold, 1), LANES - 1)
+    return Odds(threshold, LANES / (LANES - threshold) if threshold < LANES else 0.0)
+
+
+def _as_real(value: Any) -> float:
+    """Return the value of a real number, or of an array or tensor that holds just one."""
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if math.prod(getattr(value, "shape", (0,))) == 1 and not isinstance(value, (str, bytes)):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass  # an array of text, or of complex numbers: answered below
+    raise ArgumentTypeError(f"Expected dropout to be a number in [0, 1]. Received: {value!r}")
+
+
+def lanes(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draw uniform 16-bit integers, four from each 64-bit word of the generator.
+
+    Parameters
+    ----------
+    shape
+        The shape of the result.
+    rng
+        Any NumPy generator; it moves on by ceil(n / 4) words.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint16, uniform on 0 ... 65535.
+    """
+    count = math.prod(shape)
+    words = rng.integers(0, 2**64, size=-(-count // 4), dtype=np.uint64)
+    return words.view(np.uint16)[:count].reshape(shape)
+
+
+def initial_weights(like: dict[str, np.ndarray], stream: np.random.SeedSequence) -> dict[str, np.ndarray]:
+    """Draw initial weights on the host, so that every framework can start from the same.
+
+    Parameters
+    ----------
+    like
+        Arrays by name: `*.weight` of shape (outputs, inputs), each followed by its `*.bias` of shape (outputs,).
+    stream
+        Where the draws come from.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        float32 in the same names and shapes, uniform on +-1 / sqrt(inputs).
+
+    Notes
+    -----
+    Source: LeCun, Bottou, Orr and Mueller, Efficient BackProp (1998), for the scale; PyTorch's default.
+    """
+    rng, drawn, bound = np.random.default_rng(stream), {}, 1.0
+    for name, array in like.items():
+        if name.endswith(".weight"):
+            bound = array.shape[1] ** -0.5
+        drawn[name] = rng.uniform(-bound, bound, array.shape).astype(np.float32)
+    return drawn
+
+
+_shared: ContextVar[np.random.Generator | None] = ContextVar("_shared", default=None)
+
+
+@contextmanager
+def sharing_masks(rng: np.random.Generator | None) -> Iterator[None]:
+    """Let every framework draw its masks from one generator on the host, as long as the block lasts.
+
+    Then all of them drop the same elements, and their curves can be laid on top of each other. None changes nothing.
+    """
+    token = _shared.set(rng)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def shared_generator() -> np.random.Generator | None:
+    """Return the generator that `sharing_masks` has put in force, if any: adapters draw from it before their own."""
+    return _shared.get()

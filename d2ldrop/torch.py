@@ -1,0 +1,408 @@
+"""The chapter in PyTorch: `from d2ldrop import torch as d2l`."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from d2ldrop import data as _data
+from d2ldrop.backend import Metrics
+from d2ldrop.board import ProgressBoard
+from d2ldrop.errors import ArgumentTypeError
+from d2ldrop.hyperparameters import HyperParameters, add_to_class
+from d2ldrop.module import BaseClassifier, BaseModule, recording
+from d2ldrop.pictures import plot, plt, set_figsize, show_images, use_svg_display
+from d2ldrop.randomness import lanes, odds, shared_generator
+from d2ldrop.trainer import Trainer
+from d2ldrop.weights import checked
+
+name = "torch"
+channels_last = False
+
+# Devices
+
+
+def cpu() -> torch.device:
+    """Return the CPU."""
+    return torch.device("cpu")
+
+
+def gpu(i: int = 0) -> torch.device:
+    """Return the GPU number `i`, without looking whether it is there."""
+    return torch.device("cuda", i)
+
+
+def num_gpus() -> int:
+    """Count the GPUs that PyTorch can use."""
+    return torch.cuda.device_count()
+
+
+def try_gpu(i: int = 0) -> torch.device:
+    """Return the GPU number `i`, or the CPU if there is no such GPU."""
+    return gpu(i) if i < num_gpus() else cpu()
+
+
+def try_all_gpus() -> list[torch.device]:
+    """Return the GPUs that PyTorch can use, or the CPU if there are none."""
+    return [gpu(i) for i in range(num_gpus())] or [cpu()]
+
+
+# Arrays: the words in which the book's shared cells are written
+
+float32, float64, int32, int64 = torch.float32, torch.float64, torch.int32, torch.int64
+arange, linspace, meshgrid, tensor = torch.arange, torch.linspace, torch.meshgrid, torch.tensor
+zeros, ones, eye, zeros_like, ones_like = torch.zeros, torch.ones, torch.eye, torch.zeros_like, torch.ones_like
+rand, randn, normal = torch.rand, torch.randn, torch.normal
+exp, log, abs, sin, cos, sinh, cosh, tanh = (
+    torch.exp, torch.log, torch.abs, torch.sin, torch.cos, torch.sinh, torch.cosh, torch.tanh,
+)  # fmt: skip
+matmul, batch_matmul, concat, stack, sigmoid = torch.matmul, torch.bmm, torch.cat, torch.stack, torch.sigmoid
+reshape, transpose, expand_dims, repeat = torch.reshape, torch.t, torch.unsqueeze, torch.repeat_interleave
+reduce_sum, reduce_mean, argmax = torch.sum, torch.mean, torch.argmax
+
+
+def is_array(X: Any) -> bool:
+    """Tell whether `X` is a tensor of PyTorch."""
+    return isinstance(X, Tensor)
+
+
+def array(X: Any, device: torch.device | None = None) -> Tensor:
+    """Bring an array of the host, or a tensor, to the device."""
+    return X.to(device) if isinstance(X, Tensor) else torch.tensor(X, device=device)
+
+
+def numpy(X: Tensor) -> np.ndarray:
+    """Copy a tensor to the host; bfloat16, which NumPy lacks, becomes float32."""
+    X = X.detach().cpu()
+    return X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+
+
+def to(X: Tensor, device: torch.device) -> Tensor:
+    """Bring a tensor to the device."""
+    return X.to(device)
+
+
+def astype(X: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert the elements to another type."""
+    return X.to(dtype)
+
+
+def size(X: Tensor) -> int:
+    """Count the elements."""
+    return X.numel()
+
+
+# Dropout
+
+
+def seed(seed: int) -> None:
+    """Start PyTorch's generators afresh, on all devices."""
+    torch.manual_seed(seed)
+
+
+def dropout_layer(X: Tensor, dropout: float) -> Tensor:
+    """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
+
+    The same as `d2ldrop.dropout_layer`, for tensors; randomness comes from PyTorch's generator of the tensor's device.
+
+    Parameters
+    ----------
+    X
+        Any shape, dtype and device; integers are promoted to the default float.
+    dropout
+        The probability p of dropping an element, a real number in [0, 1].
+
+    Returns
+    -------
+    Tensor
+        Same shape, dtype and device as `X`.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `X` is not real, or `dropout` is not a real number in [0, 1].
+    """
+    threshold, scale = odds(dropout)
+    if X.is_complex():
+        raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
+    if not X.is_floating_point():
+        X = X.to(torch.get_default_dtype())
+    if threshold == 0:
+        return X
+    # lanes are signed here, -32768 ... 32767: the same draw, shifted by half
+    drop = random_lanes(X.shape, X.device) < threshold - 2**15
+    return X.masked_fill(drop, 0) * scale
+
+
+def random_lanes(shape: torch.Size, device: torch.device) -> Tensor:
+    """Draw uniform int16, four from each 64-bit word of PyTorch's generator (a Mersenne Twister; on GPUs Philox)."""
+    if (rng := shared_generator()) is not None:
+        return torch.from_numpy((lanes(tuple(shape), rng) ^ 2**15).view(np.int16)).to(device)
+    count = shape.numel()
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
+    return words.random_(-(2**63), None).view(torch.int16)[:count].view(shape)
+
+
+# Data
+
+
+class DataModule(_data.DataModule):
+    """Base of data sets whose batches are tensors."""
+
+    backend_name = name
+
+
+class ArrayData(DataModule, _data.ArrayData):
+    """Your own arrays as a data set whose batches are tensors."""
+
+
+class Digits(DataModule, _data.Digits):
+    """scikit-learn's digits, with batches of tensors (N, 1, 8, 8)."""
+
+
+class FashionMNIST(DataModule, _data.FashionMNIST):
+    """Fashion-MNIST, with batches of tensors (N, 1, H, W)."""
+
+
+# Models
+
+
+class Module(BaseModule, nn.Module):
+    """Base of models: an `nn.Module` that a trainer can train.
+
+    Subclasses define `loss(y_hat, y)`, `configure_optimizers()`, and `forward(X)` or a network `self.net`.
+    """
+
+    backend = sys.modules[__name__]  # type: ignore[assignment]
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return the outputs of the network for inputs (N, ...)."""
+        return self.net(X)
+
+    def apply_init(self, inputs: tuple[Tensor, ...], init: Any = None) -> None:
+        """Create lazy parameters with the shapes that `inputs` need, then apply the function `init` to each layer."""
+        self(*inputs)
+        if init is not None:
+            self.net.apply(init)
+
+
+class Classifier(Module, BaseClassifier):
+    """Base of models that tell classes apart: cross-entropy, accuracy, and SGD with `self.lr`."""
+
+    def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
+        """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
+        Y_hat = Y_hat.reshape(-1, Y_hat.shape[-1])
+        return nn.functional.cross_entropy(Y_hat, Y.reshape(-1), reduction="mean" if averaged else "none")
+
+    def accuracy(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
+        """Return the fraction of samples whose largest logit is at their label; 0 or 1 each if not `averaged`."""
+        hits = (Y_hat.reshape(-1, Y_hat.shape[-1]).argmax(dim=1) == Y.reshape(-1)).float()
+        return hits.mean() if averaged else hits
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return stochastic gradient descent with the learning rate `self.lr`."""
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    def layer_summary(self, X_shape: tuple[int, ...]) -> None:
+        """Print the shape of each layer's output for random inputs of a shape."""
+        X = torch.randn(*X_shape)
+        for layer in self.net:
+            X = layer(X)
+            print(f"{layer.__class__.__name__:<12} output shape: {tuple(X.shape)}")
+
+
+class SGD(HyperParameters):
+    """Stochastic gradient descent by hand: each parameter minus `lr` times its gradient."""
+
+    def __init__(self, params: Any, lr: float):
+        self.save_hyperparameters()
+        self.params = list(params)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change the parameters in place."""
+        for param in self.params:
+            if param.grad is not None:
+                param -= self.lr * param.grad
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for param in self.params:
+            param.grad = None
+
+
+class SoftmaxRegression(Classifier):
+    """The linear baseline: one affine layer."""
+
+    host_init = True
+
+    def __init__(self, num_outputs: int, lr: float):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_outputs))
+
+
+class DropoutMLPScratch(Classifier):
+    """Two hidden layers, with `dropout_layer` after each activation while training.
+
+    Parameters
+    ----------
+    num_outputs, num_hiddens_1, num_hiddens_2
+        Widths of the layers.
+    dropout_1, dropout_2
+        Probabilities of dropping an activation.
+    lr
+        Learning rate.
+    """
+
+    host_init = True
+
+    def __init__(
+        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.lin1 = nn.LazyLinear(num_hiddens_1)
+        self.lin2 = nn.LazyLinear(num_hiddens_2)
+        self.lin3 = nn.LazyLinear(num_outputs)
+        self.relu = nn.ReLU()
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return logits (N, num_outputs) for inputs (N, ...)."""
+        H1 = self.relu(self.lin1(X.flatten(start_dim=1)))
+        if self.training:
+            H1 = dropout_layer(H1, self.dropout_1)
+        H2 = self.relu(self.lin2(H1))
+        if self.training:
+            H2 = dropout_layer(H2, self.dropout_2)
+        return self.lin3(H2)
+
+
+class DropoutMLP(Classifier):
+    """The same network from PyTorch's own layers; parameters as in `DropoutMLPScratch`."""
+
+    host_init = True
+
+    def __init__(
+        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(
+            nn.Flatten(),
+            nn.LazyLinear(num_hiddens_1), nn.ReLU(), nn.Dropout(dropout_1),
+            nn.LazyLinear(num_hiddens_2), nn.ReLU(), nn.Dropout(dropout_2),
+            nn.LazyLinear(num_outputs),
+        )  # fmt: skip
+
+
+# Training: how the one Trainer drives this framework
+
+
+@dataclass
+class State:
+    """What training carries from step to step; PyTorch changes it in place."""
+
+    model: Module
+    optim: Any
+
+
+def build(model: Module, inputs: tuple[Tensor, ...], device: torch.device) -> bool:
+    """Put the model on the device, and create lazy parameters; return whether there were any."""
+    model.to(device)
+    lazy = any(isinstance(param, UninitializedParameter) for param in model.parameters())
+    if lazy:
+        model.eval()
+        with torch.no_grad():
+            model(*inputs)
+    return lazy
+
+
+def init_state(model: Module, optim: Any, seed: int | None) -> State:
+    """Pair the model with its optimiser, and start dropout's stream."""
+    if seed is not None:
+        torch.manual_seed(seed)
+    return State(model, optim)
+
+
+def train_step(state: State, batch: tuple[Tensor, ...], clip: float) -> tuple[State, Metrics]:
+    """Take one step of the optimiser."""
+    state.model.train()
+    with recording() as metrics:
+        loss = state.model.training_step(_inputs(batch))
+    state.optim.zero_grad()
+    loss.backward()
+    if clip > 0:
+        clip_gradients(clip, state.model)
+    state.optim.step()
+    return state, {key: value.detach() for key, value in metrics.items()}
+
+
+def train_epoch(
+    state: State, data: tuple[Tensor, ...], order: np.ndarray, batch_size: int, clip: float
+) -> tuple[State, Metrics]:
+    """Take a step for each `batch_size` entries of `order`; return a vector of each metric, still on the device."""
+    steps = []
+    for chosen in torch.from_numpy(order).to(data[0].device).split(batch_size):
+        state, metrics = train_step(state, tuple(samples[chosen] for samples in data), clip)
+        steps.append(metrics)
+    return state, {key: torch.stack([metrics[key] for metrics in steps]) for key in steps[0]}
+
+
+@torch.no_grad()
+def eval_step(state: State, batch: tuple[Tensor, ...]) -> Metrics:
+    """Return the metrics of one batch, without dropout and gradients."""
+    state.model.eval()
+    with recording() as metrics:
+        state.model.validation_step(_inputs(batch))
+    return metrics
+
+
+@torch.no_grad()
+def predict(model: Module, X: Tensor) -> Tensor:
+    """Return the outputs of the model, without dropout and gradients."""
+    model.eval()
+    return model(*_inputs((X, X))[:-1])
+
+
+def clip_gradients(grad_clip_val: float, model: nn.Module) -> nn.Module:
+    """Scale the gradients in place, so that their common norm is at most `grad_clip_val`."""
+    grads = [param.grad for param in model.parameters() if param.grad is not None]
+    shrink = (grad_clip_val / torch.nn.utils.get_total_norm(grads)).clamp(max=1)
+    torch._foreach_mul_(grads, shrink)
+    return model
+
+
+def _inputs(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Turn stored pixels, uint8, into float32 in [0, 1]."""
+    return (*(X.float().div_(255) if X.dtype == torch.uint8 else X for X in batch[:-1]), batch[-1])
+
+
+# Weights: their names and layouts in files
+
+
+def get_weights(model: nn.Module) -> dict[str, np.ndarray]:
+    """Return copies of all parameters, the fully connected layers' as lin1.weight (outputs, inputs), lin1.bias, ..."""
+    return {name: numpy(value).copy() for name, value in _named(model)}
+
+
+def set_weights(model: nn.Module, weights: dict[str, np.ndarray]) -> None:
+    """Assign all parameters in place."""
+    own = dict(_named(model))
+    with torch.no_grad():
+        for name, value in checked(weights, {name: tuple(value.shape) for name, value in own.items()}).items():
+            own[name].copy_(torch.tensor(value))
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield parameters and buffers under their names in files."""
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    renamed = {name: f"lin{k}" for k, name in enumerate(linear, start=1)}
+    for name, value in model.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        yield f"{renamed.get(layer, layer)}.{kind}".lstrip("."), value
