@@ -147,8 +147,8 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
     X = np.asarray(X)
     if X.dtype.kind in "iub":
         X = X.astype(np.float64)
-    if X.dtype.kind in "cOSUMm":
-        raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
+    if X.dtype not in (np.float16, np.float32, np.float64):
+        raise ArgumentTypeError(f"Expected X to hold real numbers of at most 64 bits. Received: {X.dtype}")
     if odds(dropout).threshold == 0:
         return X
     return masked(X, *dropout_mask(X.shape, dropout))
@@ -161,11 +161,14 @@ def dropout_mask(shape: tuple[int, ...], dropout: float) -> tuple[np.ndarray, fl
 
 
 def masked(X: np.ndarray, keep: np.ndarray, scale: float) -> np.ndarray:
-    """Scale what stays, and put 0 elsewhere (a product would make nan of a dropped inf).
+    """Scale what stays, and put 0 elsewhere. It is its own backward pass: the gradient is the same mask, scaled.
 
-    It is its own backward pass: the gradient is the same mask, scaled.
+    A product with the mask would make nan of a dropped inf, and `np.where` takes ten times as long. So the mask is laid
+    over the bits of the numbers: all ones (the integer -1) leave a number as it is, all zeros make it 0.
     """
-    return np.where(keep, X * X.dtype.type(scale), X.dtype.type(0))
+    bits = f"i{X.dtype.itemsize}"
+    kept: np.ndarray = (X.view(bits) & -keep.astype(bits)).view(X.dtype)
+    return kept * X.dtype.type(scale)
 
 
 # Data

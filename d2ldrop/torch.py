@@ -134,8 +134,8 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
         X = X.to(torch.get_default_dtype())
     if threshold == 0:
         return X
-    # lanes are signed here, -32768 ... 32767: the same draw, shifted by half
-    drop = random_lanes(X.shape, X.device) < threshold - 2**15
+    # lanes are signed here, -32768 ... 32767; `<=` keeps the right-hand side in that range when p is 1
+    drop = random_lanes(X.shape, X.device) <= threshold - 1 - 2**15
     return X.masked_fill(drop, 0) * scale
 
 

@@ -1,0 +1,91 @@
+"""Fixtures: `d2l` is each installed adapter in turn; markers of a test say for which it runs."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+import d2ldrop
+from d2ldrop.data import FashionMNIST
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `import frameworks`
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+# Where an environment is made to hold certain backends, it names them: then a missing one is an error, not a gap.
+BACKENDS = os.environ["D2LDROP_BACKENDS"].split(",") if "D2LDROP_BACKENDS" in os.environ else d2ldrop.available()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with the fixture `d2l` once per backend, as its markers `only`, `skip` and `fail` allow."""
+    if "d2l" not in metafunc.fixturenames:
+        return
+    named = {kind: set() for kind in ("only", "skip", "fail")}
+    for mark in metafunc.definition.iter_markers():
+        if mark.name in named:
+            named[mark.name].update(mark.args)
+    params = [
+        pytest.param(name, id=name, marks=[pytest.mark.xfail(strict=True)] if name in named["fail"] else [])
+        for name in dict.fromkeys(BACKENDS)
+        if name not in named["skip"] and (not named["only"] or name in named["only"])
+    ]
+    metafunc.parametrize("d2l", params, indirect=True)
+
+
+@pytest.fixture
+def d2l(request: pytest.FixtureRequest) -> Any:
+    """Return an adapter."""
+    backend = d2ldrop.backend(request.param)
+    if request.node.get_closest_marker("gpu") and not backend.num_gpus():
+        pytest.skip(f"{backend.name} sees no GPU here")
+    return backend
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> Path:
+    """Return the folder with the real Fashion-MNIST."""
+    folder = FashionMNIST.locate()
+    if folder is None and os.environ.get("CI"):
+        pytest.fail("Fashion-MNIST is missing. Expected its files in the folder that $D2LDROP_DATA names.")
+    if folder is None:
+        pytest.skip("Fashion-MNIST is not on this machine: `d2ldrop train` fetches it, or set $D2LDROP_DATA")
+    return folder
+
+
+@pytest.fixture
+def hparams() -> dict[str, Any]:
+    """Return the chapter's hyperparameters."""
+    return {
+        "num_outputs": 10,
+        "num_hiddens_1": 256,
+        "num_hiddens_2": 256,
+        "dropout_1": 0.5,
+        "dropout_2": 0.5,
+        "lr": 0.1,
+    }
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    """Return hyperparameters of a small model."""
+    return {
+        "num_outputs": 10,
+        "num_hiddens_1": 32,
+        "num_hiddens_2": 16,
+        "dropout_1": 0.25,
+        "dropout_2": 0.5,
+        "lr": 0.5,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures() -> Iterator[None]:
+    """Leave no figure open."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

@@ -1,0 +1,39 @@
+"""What tests need to say in each framework's own words, and the library does not."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+FLOATS = {
+    "numpy": ["float16", "float32", "float64"],
+    "torch": ["float16", "bfloat16", "float32", "float64"],
+}
+
+
+def as_dtype(d2l: Any, X: np.ndarray, dtype: str) -> Any:
+    """Return a host array as an array of the framework, with elements of a type that NumPy may not have."""
+    if d2l.name == "torch":
+        torch = importlib.import_module("torch")
+        return torch.tensor(X).to(getattr(torch, dtype))
+    return X.astype(dtype)
+
+
+def dtype_of(X: Any) -> str:
+    """Return the name of the type of an array's elements."""
+    return str(X.dtype).rpartition(".")[2]
+
+
+def gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> Any:
+    """Return the gradient of the sum of `function(X)` with respect to X."""
+    if d2l.name == "torch":
+        X = X.clone().requires_grad_()
+        function(X).sum().backward()
+        return X.grad
+    raise NotImplementedError(f"{d2l.name} has no automatic differentiation")
+
+
+def mode(model: Any, training: bool) -> None:
+    """Turn dropout of a model on or off."""
+    model.train(training)

@@ -1,0 +1,233 @@
+"""`dropout_layer`, in every backend and dtype: what each element becomes, how often, and its gradient."""
+
+import math
+
+import numpy as np
+import pytest
+from frameworks import FLOATS, as_dtype, dtype_of, gradient
+from hypothesis import given
+from hypothesis import strategies as st
+
+import d2ldrop
+from d2ldrop.randomness import LANES, integer, lanes, odds, sharing_masks, streams
+
+
+def floats(d2l):
+    return FLOATS[d2l.name]
+
+
+def host(d2l, X):
+    return np.asarray(d2l.numpy(X), dtype=np.float64)
+
+
+def inputs(d2l, shape=(64, 33), dtype="float32"):
+    X = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return as_dtype(d2l, X, dtype)
+
+
+def test_each_element_is_zero_or_scaled(d2l):
+    d2l.seed(0)
+    for dtype in floats(d2l):
+        for p in (0.2, 0.5, 0.9):
+            X = inputs(d2l, dtype=dtype)
+            Y = d2ldrop.dropout_layer(X, p)
+            assert dtype_of(Y) == dtype
+            assert tuple(Y.shape) == tuple(X.shape)
+            before, after = host(d2l, X), host(d2l, Y)
+            kept = after != 0
+            # a lane realises p to within 2**-16; below that it is the dtype's rounding
+            tolerance = {"float16": 2e-3, "bfloat16": 1e-2}.get(dtype, 2**-16 / (1 - p) * 1.01)
+            np.testing.assert_allclose(after[kept], before[kept] / (1 - p), rtol=tolerance)
+            assert abs(kept.mean() - (1 - p)) < 5 * math.sqrt(p * (1 - p) / kept.size)
+
+
+def test_p_0_is_the_identity_and_p_1_zero(d2l):
+    for dtype in floats(d2l):
+        X = inputs(d2l, dtype=dtype)
+        assert d2ldrop.dropout_layer(X, 0) is X
+        Y = d2ldrop.dropout_layer(X, 1)
+        assert dtype_of(Y) == dtype
+        assert tuple(Y.shape) == tuple(X.shape)
+        assert not host(d2l, Y).any()
+
+
+def test_integers_are_promoted_to_the_default_float(d2l):
+    X = d2l.array(np.arange(12, dtype=np.int32).reshape(3, 4))
+    for p in (0, 0.5, 1):
+        Y = d2ldrop.dropout_layer(X, p)
+        assert dtype_of(Y) == ("float64" if d2l.name == "numpy" else "float32")
+    assert set(host(d2l, d2ldrop.dropout_layer(X, 0.5)).ravel() / 2) <= set(range(12))
+
+
+def test_a_dropped_inf_or_nan_becomes_zero(d2l):
+    d2l.seed(1)
+    for dtype in floats(d2l):
+        for bad in (np.inf, -np.inf, np.nan):
+            X = as_dtype(d2l, np.full(1000, bad, np.float32), dtype)
+            Y = host(d2l, d2ldrop.dropout_layer(X, 0.5))
+            dropped = Y == 0
+            assert 400 < dropped.sum() < 600
+            np.testing.assert_array_equal(Y[~dropped], np.full((~dropped).sum(), bad))
+            assert not host(d2l, d2ldrop.dropout_layer(X, 1)).any()
+
+
+def test_the_mask_is_new_at_every_call(d2l):
+    X = as_dtype(d2l, np.ones((32, 32), np.float32), "float32")
+    masks = {host(d2l, d2ldrop.dropout_layer(X, 0.5)).tobytes() for _ in range(20)}
+    assert len(masks) == 20
+
+
+def test_a_seed_repeats_the_masks(d2l):
+    X = as_dtype(d2l, np.ones((32, 32), np.float32), "float32")
+    drawn = []
+    for seed in (3, 3, 4):
+        d2l.seed(seed)
+        drawn.append([host(d2l, d2ldrop.dropout_layer(X, 0.5)).tobytes() for _ in range(2)])
+    assert drawn[0] == drawn[1]
+    assert not set(drawn[0]) & set(drawn[2])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (0,), (3, 0), (2, 3, 5, 7)], ids=str)
+def test_any_shape(d2l, shape):
+    X = inputs(d2l, shape)
+    for p in (0, 0.3, 1):
+        Y = d2ldrop.dropout_layer(X, p)
+        assert tuple(Y.shape) == shape
+        after, before = host(d2l, Y), host(d2l, X)
+        assert np.all((after == 0) | np.isclose(after, before / (1 - odds(p).threshold / LANES or 1)))
+
+
+@pytest.mark.only("numpy", "torch")
+def test_views_that_are_not_contiguous(d2l):
+    X = inputs(d2l, (40, 50)).T[::2, 1:]
+    after, before = host(d2l, d2ldrop.dropout_layer(X, 0.5)), host(d2l, X)
+    kept = after != 0
+    np.testing.assert_array_equal(after[kept], 2 * before[kept])
+    assert 0.4 < kept.mean() < 0.6
+
+
+def test_the_gradient_is_the_same_mask(d2l):
+    if d2l.name == "numpy":
+        layer = d2l.Dropout(0.3)
+        layer.train()
+        X = inputs(d2l)
+        Y, dX = layer(X), layer.backward(np.ones_like(X))
+        np.testing.assert_array_equal(Y, X * dX)
+        return
+    for dtype in floats(d2l):
+        for p in (0, 0.3, 1):
+            outputs = []
+
+            def drop(X, p=p, outputs=outputs):
+                outputs.append(d2ldrop.dropout_layer(X, p))
+                return outputs[-1]
+
+            X = as_dtype(d2l, np.ones((20, 30), np.float32), dtype)
+            dX = gradient(d2l, drop, X)
+            assert dtype_of(dX) == dtype
+            np.testing.assert_array_equal(host(d2l, dX), host(d2l, outputs[0]))
+
+
+def test_a_dropped_inf_has_gradient_zero(d2l):
+    if d2l.name == "numpy":
+        dX = d2l.masked(np.full(4, np.inf), np.array([True, False, True, False]), 2.0)
+        assert dX.tolist() == [np.inf, 0, np.inf, 0]
+        return
+    X = as_dtype(d2l, np.full(100, np.inf, np.float32), "float32")
+    dX = host(d2l, gradient(d2l, lambda X: d2ldrop.dropout_layer(X, 0.5), X))
+    assert set(dX) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("p", [1.2, -0.1, math.nan, math.inf, "0.5", None, [0.5], 1j, b"0.5", np.array([0.1, 0.2])])
+def test_a_p_that_is_no_probability_is_refused(d2l, p):
+    with pytest.raises((ValueError, TypeError), match=r"Expected dropout to be a number in \[0, 1\]. Received: "):
+        d2ldrop.dropout_layer(inputs(d2l), p)
+
+
+def test_a_tensor_of_one_element_is_a_number(d2l):
+    p = d2l.array(np.float32(0.5))
+    assert set(host(d2l, d2ldrop.dropout_layer(d2l.ones((100,)), p))) == {0.0, 2.0}
+    with pytest.raises(TypeError, match="Expected dropout"):
+        d2ldrop.dropout_layer(d2l.ones((100,)), d2l.array(np.array([0.5, 0.5], np.float32)))
+
+
+def test_complex_numbers_are_refused(d2l):
+    with pytest.raises(TypeError, match="Expected X to hold real numbers"):
+        d2ldrop.dropout_layer(d2l.array(np.ones(3, np.complex64)), 0.5)
+
+
+@given(p=st.floats(0, 1))
+def test_odds_realise_p_and_keep_the_mean(p):
+    threshold, scale = odds(p)
+    assert abs(threshold / LANES - p) <= 2**-16
+    assert (threshold == 0) == (p == 0)
+    assert (threshold == LANES) == (p == 1)
+    if p < 1:
+        assert scale * (1 - threshold / LANES) == pytest.approx(1, rel=1e-15)
+
+
+def test_streams_are_independent_and_repeatable():
+    seeds = [integer(stream) for stream in (*streams(1), *streams(2))]
+    assert len(set(seeds)) == 6
+    assert seeds[:3] == [integer(stream) for stream in streams(1)]
+    for wrong in (-1, 0.5, "1", True):
+        with pytest.raises(d2ldrop.D2LDropError, match="Expected seed"):
+            streams(wrong)
+
+
+@pytest.mark.parametrize("p", [1e-4, 0.2, 0.5, 1 - 1e-4])
+def test_as_many_are_kept_as_should_be(d2l, p):
+    """Count what is kept in ten million draws: within 5 standard deviations of the realised p."""
+    d2l.seed(5)
+    X, total, calls = d2l.ones((1000, 1000)), 0, 10
+    for _ in range(calls):
+        total += int(np.count_nonzero(d2l.numpy(d2ldrop.dropout_layer(X, p))))
+    realised, draws = odds(p).threshold / LANES, calls * 10**6
+    deviations = (total - draws * (1 - realised)) / math.sqrt(draws * realised * (1 - realised))
+    assert abs(deviations) < 5
+
+
+def test_neighbours_are_independent(d2l):
+    d2l.seed(6)
+    X = d2l.ones((1024, 1024))
+    first, second = (host(d2l, d2ldrop.dropout_layer(X, 0.5)) - 1 for _ in range(2))
+    pairs = {
+        "rows": (first[1:], first[:-1]),
+        "columns": (first[:, 1:], first[:, :-1]),
+        "four apart": (first[:, 4:], first[:, :-4]),
+        "calls": (first, second),
+    }
+    for name, (a, b) in pairs.items():
+        assert abs((a * b).mean()) * math.sqrt(a.size) < 5, name
+
+
+def test_lanes_are_uniform():
+    drawn = lanes((4, 250_000), np.random.Generator(np.random.Philox(0)))
+    assert drawn.dtype == np.uint16
+    for bits in (drawn >> 8, drawn & 255):
+        counts = np.bincount(bits.ravel(), minlength=256)
+        chi_squared = ((counts - 10**6 / 256) ** 2 / (10**6 / 256)).sum()
+        assert abs(chi_squared - 255) < 5 * math.sqrt(2 * 255)
+
+
+def test_shared_masks_drop_the_same_elements_everywhere(d2l):
+    X, oracle = np.ones((33, 7), np.float32), d2ldrop.backend("numpy")
+    with sharing_masks(np.random.Generator(np.random.Philox(1))):
+        expected = [oracle.dropout_layer(X, p) for p in (0.2, 0.5, 0.5)]
+    with sharing_masks(np.random.Generator(np.random.Philox(1))):
+        received = [d2l.numpy(d2ldrop.dropout_layer(d2l.array(X), p)) for p in (0.2, 0.5, 0.5)]
+    np.testing.assert_allclose(received, expected, rtol=1e-6)
+    assert (expected[1] != expected[2]).any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skip("numpy")
+def test_on_a_gpu_the_mask_is_made_there(d2l):
+    for dtype in floats(d2l):
+        X = d2l.to(inputs(d2l, dtype=dtype), d2l.gpu())
+        Y = d2ldrop.dropout_layer(X, 0.5)
+        after, before = host(d2l, Y), host(d2l, X)
+        kept = after != 0
+        np.testing.assert_array_equal(after[kept], 2 * before[kept])
+        assert 0.4 < kept.mean() < 0.6
+        assert d2l.to(Y, d2l.gpu()) is Y

@@ -1,0 +1,93 @@
+"""The seam: what is imported when, how a backend is found, and that adapters have what the Protocol lists."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import d2ldrop
+from d2ldrop.backend import FRAMEWORKS, Backend, backend_of
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_import_loads_no_framework_and_no_matplotlib():
+    heavy = {"torch", "tensorflow", "keras", "jax", "flax", "optax", "mxnet", "matplotlib", "sklearn", "rich", "pooch"}
+    loaded = run("import sys, d2ldrop; d2ldrop.available(); print(*sys.modules)").split()
+    assert not heavy & {name.partition(".")[0] for name in loaded if name.partition(".")[0] != "d2ldrop"}
+
+
+def test_dropout_of_one_framework_loads_no_other():
+    code = "import sys, numpy, d2ldrop; d2ldrop.dropout_layer(numpy.ones(3), 0.5); print(*sys.modules)"
+    loaded = {name.partition(".")[0] for name in run(code).split()}
+    assert not loaded & {"torch", "tensorflow", "jax", "mxnet"}
+
+
+def test_an_adapter_has_every_member_of_the_protocol(d2l):
+    members = {name for name in vars(Backend) if not name.startswith("_")} | set(Backend.__annotations__)
+    assert 12 <= len(members) <= 18
+    assert not {name for name in members if not hasattr(d2l, name)}
+
+
+def test_a_backend_is_loaded_by_name(d2l):
+    assert d2ldrop.backend(d2l.name) is d2l
+    assert d2l.name in d2ldrop.available()
+    assert d2l.name == d2l.__name__.rpartition(".")[2]
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(d2ldrop.BackendError, match=r"Expected a backend among .*numpy.*Received: 'theano'"):
+        d2ldrop.backend("theano")
+
+
+def test_a_missing_framework_names_the_extra(monkeypatch):
+    monkeypatch.setitem(FRAMEWORKS, "torch", "a_package_that_is_not_there")
+    assert "torch" not in d2ldrop.available()
+    with pytest.raises(ImportError, match=r"pip install 'd2ldrop\[torch\]'"):
+        d2ldrop.backend("torch")
+
+
+def test_the_backend_of_an_array_is_found(d2l):
+    X = d2l.array(np.ones((2, 3), np.float32))
+    assert backend_of(X) is d2l
+    assert d2l.is_array(d2ldrop.dropout_layer(X, 0.5))
+
+
+@pytest.mark.parametrize("X", [[1.0, 2.0], "text", None, 3.0])
+def test_what_is_no_array_is_refused(X):
+    with pytest.raises(TypeError, match="Expected an array of one of the frameworks"):
+        d2ldrop.dropout_layer(X, 0.5)
+
+
+def test_every_error_is_a_d2ldrop_error_and_a_builtin_one():
+    errors = [getattr(d2ldrop, name) for name in d2ldrop.__all__ if name.endswith("Error")]
+    for error in errors:
+        assert issubclass(error, d2ldrop.D2LDropError)
+        builtin = (ValueError, TypeError, ImportError, FileNotFoundError, RuntimeError)
+        assert error is d2ldrop.D2LDropError or issubclass(error, builtin)
+
+
+def test_devices(d2l):
+    assert d2l.try_gpu(10_000) == d2l.cpu()
+    assert len(d2l.try_all_gpus()) == max(1, d2l.num_gpus())
+    if d2l.num_gpus() == 0:
+        assert d2l.try_all_gpus() == [d2l.cpu()]
+    assert d2l.gpu(1) != d2l.gpu(0)
+
+
+def test_the_book_s_array_words(d2l):
+    X = d2l.reshape(d2l.arange(6), (2, 3))
+    assert d2l.size(X) == 6
+    assert d2l.numpy(d2l.argmax(X, 1)).tolist() == [2, 2]
+    assert float(d2l.reduce_sum(d2l.astype(X, d2l.float32))) == 15
+    assert float(d2l.reduce_mean(d2l.astype(X, d2l.float32))) == 2.5
+    assert d2l.numpy(d2l.matmul(d2l.ones((2, 3)), d2l.zeros((3, 2)))).tolist() == [[0, 0], [0, 0]]
+    assert float(d2l.exp(d2l.zeros((1,)))[0]) == 1
+    assert d2l.to(X, d2l.cpu()).shape == X.shape
+    assert tuple(d2l.normal(0.0, 1.0, (4, 5)).shape) == (4, 5)
+    assert d2l.int32 != d2l.float32
+    names = "rand randn zeros_like ones_like concat stack transpose expand_dims tensor eye log tanh linspace"
+    assert not [name for name in names.split() if not hasattr(d2l, name)]
