@@ -7,7 +7,7 @@ a module, name it in `FRAMEWORKS`, and run the tests: they find it by that name.
 import importlib
 import importlib.util
 import sys
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -212,3 +212,10 @@ def dropout_layer(X: Array, dropout: float) -> Array:
     True
     """
     return backend_of(X).dropout_layer(X, dropout)
+
+
+if TYPE_CHECKING:  # here the type checker compares each adapter with the Protocol
+    from d2ldrop import numpy as _numpy
+    from d2ldrop import torch as _torch
+
+    _adapters: tuple[Backend, ...] = (_torch, _numpy)

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    main_parser = Parser(prog="d2ldrop", description="The dropout chapter of Dive into Deep Learning, in any framework.")
+    main_parser = Parser(prog="d2ldrop", description="The dropout chapter of Dive into Deep Learning")
     main_parser.add_argument("--version", action="version", version=importlib.metadata.version("d2ldrop"))
     commands = main_parser.add_subparsers(dest="command", required=True, parser_class=Parser)
 
@@ -144,7 +144,7 @@ def predict(args: argparse.Namespace) -> None:
     if name not in DATA or kind not in MODELS.values():
         raise WeightsError(f"Expected {args.weights} to be written by `d2ldrop train --save`. Received other weights.")
     data = getattr(d2l, DATA[name])()
-    model = getattr(d2l, kind)(**about["hparams"])
+    model = getattr(d2l, str(kind))(**about["hparams"])
     X, y = data.split(train=False, channels_last=d2l.channels_last)
     load_weights(model, args.weights, np.zeros_like(X[:1], np.float32))
     trainer = Trainer(1, gpus(d2l, args.device), progress=False)

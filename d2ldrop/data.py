@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -239,7 +239,7 @@ class FashionMNIST(ImageData):
     algorithms, arXiv:1708.07747 (2017).
     """
 
-    SHA256 = {
+    SHA256: ClassVar = {
         "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
         "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
         "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
@@ -249,7 +249,9 @@ class FashionMNIST(ImageData):
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
     )
-    CLASSES = "t-shirt trouser pullover dress coat sandal shirt sneaker bag".split() + ["ankle boot"]
+    CLASSES = (
+        "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -361,7 +363,7 @@ def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     resized = np.empty((len(images), height, width), np.uint8)
     for image, target in zip(images, resized, strict=True):
-        target[:] = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        target[:] = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     return resized
 
 

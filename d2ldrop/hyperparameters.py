@@ -1,8 +1,9 @@
 """Remember what an object was made with, and add methods to a class after the fact."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -35,6 +36,11 @@ class HyperParameters:
 
     hparams: dict[str, Any]
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Tell the type checker that there are attributes which no class declares."""
+
     def save_hyperparameters(self, ignore: Iterable[str] = ()) -> None:
         """Make each argument of the calling `__init__` an attribute and an entry of `self.hparams`.
 
@@ -52,10 +58,9 @@ class HyperParameters:
         >>> layer.width, layer.rate, layer.hparams
         (3, 0.5, {'width': 3, 'rate': 0.5})
         """
-        frame = inspect.currentframe()
-        assert frame is not None and frame.f_back is not None
-        names, varargs, varkw, values = inspect.getargvalues(frame.f_back)
-        code = frame.f_back.f_code
+        frame = sys._getframe(1)
+        names, varargs, varkw, values = inspect.getargvalues(frame)
+        code = frame.f_code
         keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
         arguments = {name: values[name] for name in (*names[1:], *keyword_only)}
         arguments.update({varargs: values[varargs]} if varargs else {})

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from d2ldrop.backend import Array, Backend, Metrics
+from d2ldrop.backend import Array, Metrics
 from d2ldrop.board import ProgressBoard
 from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import HyperParameters
@@ -33,7 +33,7 @@ def recording() -> Iterator[Metrics]:
 class BaseModule(HyperParameters):
     """The part of `Module` that is the same in every framework; each adapter adds its framework's own base class."""
 
-    backend: Backend
+    backend: Any
     plot_train_per_epoch: int = 2
     plot_valid_per_epoch: int = 1
     host_init: bool = False
@@ -41,6 +41,11 @@ class BaseModule(HyperParameters):
 
     trainer: "Trainer | None" = None
     _board: ProgressBoard | None = None
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *inputs: Array) -> Array:
+            """Tell the type checker that the framework's base class makes models callable."""
 
     @property
     def board(self) -> ProgressBoard:
@@ -80,13 +85,13 @@ class BaseModule(HyperParameters):
 
     def training_step(self, batch: tuple[Array, ...]) -> Array:
         """Return the loss of a batch, from which the trainer takes the gradient."""
-        loss = self.loss(self(*batch[:-1]), batch[-1])  # type: ignore[operator]
+        loss = self.loss(self(*batch[:-1]), batch[-1])
         self.plot("loss", loss, train=True)
         return loss
 
     def validation_step(self, batch: tuple[Array, ...]) -> None:
         """Report the loss of a batch that is not trained on."""
-        self.plot("loss", self.loss(self(*batch[:-1]), batch[-1]), train=False)  # type: ignore[operator]
+        self.plot("loss", self.loss(self(*batch[:-1]), batch[-1]), train=False)
 
     def loss(self, y_hat: Array, y: Array) -> Array:
         """Return how wrong the outputs `y_hat` are, given the labels `y`: a scalar."""
@@ -106,7 +111,7 @@ class BaseClassifier(BaseModule):
 
     def training_step(self, batch: tuple[Array, ...]) -> Array:
         """Return the loss of a batch, and report it with the accuracy under dropout."""
-        Y_hat = self(*batch[:-1])  # type: ignore[operator]
+        Y_hat = self(*batch[:-1])
         loss = self.loss(Y_hat, batch[-1])
         self.plot("loss", loss, train=True)
         self.plot("acc", self.accuracy(Y_hat, batch[-1]), train=True)
@@ -114,6 +119,6 @@ class BaseClassifier(BaseModule):
 
     def validation_step(self, batch: tuple[Array, ...]) -> None:
         """Report the loss and the accuracy of a batch that is not trained on."""
-        Y_hat = self(*batch[:-1])  # type: ignore[operator]
+        Y_hat = self(*batch[:-1])
         self.plot("loss", self.loss(Y_hat, batch[-1]), train=False)
         self.plot("acc", self.accuracy(Y_hat, batch[-1]), train=False)

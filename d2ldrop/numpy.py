@@ -1,6 +1,7 @@
-"""The chapter by hand in NumPy, forward and backward, without automatic differentiation: `from d2ldrop import numpy as d2l`.
+"""The chapter by hand in NumPy: `from d2ldrop import numpy as d2l`.
 
-It is the reference that every other adapter is tested against.
+Forward and backward are written out, without automatic differentiation. It is the reference that every other adapter
+is tested against.
 """
 
 import sys
@@ -243,6 +244,7 @@ class Layer:
     training = False
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
+        """Return the output for an input."""
         return self.forward(X)
 
     def forward(self, X: np.ndarray) -> np.ndarray:
@@ -363,7 +365,7 @@ class Module(BaseModule, Layer):
     of your own leaves its gradient with respect to the outputs in `self.dloss`.
     """
 
-    backend = sys.modules[__name__]  # type: ignore[assignment]
+    backend = sys.modules[__name__]
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the network for inputs (N, ...)."""
@@ -584,7 +586,7 @@ def _inputs(batch: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
 
 def get_weights(model: Module) -> dict[str, np.ndarray]:
     """Return copies of all parameters, as lin1.weight (outputs, inputs), lin1.bias (outputs,), lin2.weight, ..."""
-    weights = {}
+    weights: dict[str, np.ndarray] = {}
     for k, layer in enumerate(model.parameters(), start=1):
         weights |= {f"lin{k}.weight": layer.W.T.copy(), f"lin{k}.bias": layer.b.copy()}
     return weights

@@ -2,23 +2,21 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from d2ldrop.backend import Array, backend_of
 
-if TYPE_CHECKING:
-    from matplotlib import pyplot as plt
-else:
 
-    class _Pyplot:
-        """Stands for `matplotlib.pyplot`, and imports it at its first use."""
+class _Pyplot:
+    """Stands for `matplotlib.pyplot`, and imports it at its first use."""
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(importlib.import_module("matplotlib.pyplot"), name)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("matplotlib.pyplot"), name)
 
-    plt = _Pyplot()
+
+plt: Any = _Pyplot()
 
 
 def use_svg_display() -> None:

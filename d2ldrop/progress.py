@@ -25,7 +25,7 @@ class ProgressBar(Callback):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(20), TextColumn("{task.fields[numbers]}"))
+        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(8), TextColumn("{task.fields[numbers]}"))
         self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
         self._task = self._bar.add_task("", total=trainer.max_epochs, epoch=f"0/{trainer.max_epochs}", numbers="")
         self._bar.start()
@@ -37,8 +37,9 @@ class ProgressBar(Callback):
     def on_epoch_end(self, trainer: "Trainer") -> None:
         """Show the epoch's numbers."""
         row = trainer.history[-1]
-        numbers = "  ".join(f"{key} {value:.3f}" for key, value in row.items() if key.startswith(("train_", "val_")))
-        numbers += f"  {row['samples_per_second']:,.0f} samples/s"
+        shown = ("train_loss", "val_loss", "val_acc")  # what 80 columns have room for
+        numbers = " ".join(f"{key} {row[key]:.3f}" for key in shown if key in row)
+        numbers += f" {row['samples_per_second'] / 1000:.0f}k/s"
         done = row["epoch"]
         self._bar.update(self._task, completed=done, epoch=f"{done}/{trainer.max_epochs}", numbers=numbers)
 

@@ -178,7 +178,7 @@ class Module(BaseModule, nn.Module):
     Subclasses define `loss(y_hat, y)`, `configure_optimizers()`, and `forward(X)` or a network `self.net`.
     """
 
-    backend = sys.modules[__name__]  # type: ignore[assignment]
+    backend = sys.modules[__name__]
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the outputs of the network for inputs (N, ...)."""

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,9 @@ class Trainer(HyperParameters):
             raise ArgumentError(f"Expected gradient_clip_val to be 0 or more. Received: {gradient_clip_val!r}")
         streams(seed)  # a wrong seed is told now, not when training begins
         self.history: list[dict[str, float]] = []
+        self._log: dict[str, tuple[list[float], list[int]]] = {}  # label -> values and sizes of the epoch's batches
+        self._trained_at: float | None = None  # when the epoch's training ended, and validation began
+        self._pending: dict[tuple[str, bool], tuple[list[Array], list[int]]] = {}  # the same, not yet fetched
         self.should_stop = False
 
     # Training
@@ -114,7 +118,8 @@ class Trainer(HyperParameters):
         self._listeners = [*self.callbacks, *([ProgressBar()] if bar else [])]
         try:
             self._call("on_fit_start")
-            for self.epoch in range(self.max_epochs):
+            for epoch in range(self.max_epochs):
+                self.epoch = epoch
                 self._call("on_epoch_start")
                 with sharing_masks(self._masks):
                     self._fit_one_epoch()
@@ -251,7 +256,7 @@ class Trainer(HyperParameters):
         order = self._order.permutation(len(self._train_data[-1]))
         whole = len(order) // batch_size  # the last, shorter batch goes with the last part
         cuts = [*(whole * k // parts * batch_size for k in range(parts)), len(order)]
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in pairwise(cuts):
             part = order[start:stop]
             self.state, metrics = self.backend.train_epoch(
                 self.state, self._train_data, part, batch_size, self.gradient_clip_val
@@ -306,9 +311,7 @@ class Trainer(HyperParameters):
 
     def _fit_one_epoch(self) -> None:
         """Run `fit_epoch`, whoever wrote it, and add a row to the history."""
-        self._log: dict[str, tuple[list[float], list[int]]] = {}
-        self._pending: dict[tuple[str, bool], tuple[list[Array], list[int]]] = {}
-        self._batch_len, self._trained_at = 1, None
+        self._log, self._pending, self._batch_len, self._trained_at = {}, {}, 1, None
         started = time.perf_counter()
         self.fit_epoch()
         for (key, train), (values, sizes) in self._pending.items():
@@ -331,10 +334,11 @@ class Trainer(HyperParameters):
         self._draw(self._keep(metrics, sizes, train), self.progressed if train else self.epoch + 1)
 
     def _keep(self, metrics: Metrics, sizes: Sequence[int], train: bool) -> dict[str, float]:
-        """Add metrics of some batches to the epoch's log, and return their means: here training waits for the device."""
+        """Log metrics of some batches, and return their means: here training waits for the device."""
         means = {}
         for key, values in metrics.items():
-            host = [float(value) for value in (self.backend.numpy(values) if hasattr(values, "shape") else values)]
+            listed = isinstance(values, (list, tuple))
+            host = [float(self.backend.numpy(v)) for v in values] if listed else self.backend.numpy(values).tolist()
             label = f"{'train' if train else 'val'}_{key}"
             logged = self._log.setdefault(label, ([], []))
             logged[0].extend(host)

@@ -1,8 +1,8 @@
 """What a model has learnt, in a file that every framework reads: safetensors, under the same names and layouts.
 
 The fully connected layers of a model, in order of definition, are `lin1`, `lin2`, ...; each has a `weight` of shape
-(outputs, inputs) and a `bias` of shape (outputs,), in float32. So a file does not tell whether the scratch or the concise
-model wrote it, nor in which framework. What the model was made with is in the file's metadata.
+(outputs, inputs) and a `bias` of shape (outputs,), in float32. So the arrays do not tell whether the scratch or the
+concise model wrote them, nor in which framework. What the model was made with is in the file's metadata.
 """
 
 import json
@@ -52,7 +52,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         raise FileNotFoundError(f"Expected a file with weights. There is none at {path}")
     try:
         with safe_open(path, "numpy") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
             return weights, json.loads((file.metadata() or {}).get("d2ldrop", "{}"))
     except (SafetensorError, ValueError) as error:
         raise WeightsError(f"Expected {path} to be a safetensors file. Received one that is not: {error}") from error

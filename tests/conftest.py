@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 import d2ldrop
+from d2ldrop.backend import FRAMEWORKS
 from d2ldrop.data import FashionMNIST
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import frameworks`
@@ -21,18 +22,24 @@ hypothesis.settings.load_profile("repeatable")
 BACKENDS = os.environ["D2LDROP_BACKENDS"].split(",") if "D2LDROP_BACKENDS" in os.environ else d2ldrop.available()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers that say for which backends a test with the fixture `d2l` runs."""
+    for name in FRAMEWORKS:
+        config.addinivalue_line("markers", f"only_{name}: run for {name} (and others so marked) alone")
+        config.addinivalue_line("markers", f"skip_{name}: leave {name} out")
+        config.addinivalue_line("markers", f"fail_{name}: expected to fail for {name}")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with the fixture `d2l` once per backend, as its markers `only`, `skip` and `fail` allow."""
+    """Run a test with the fixture `d2l` once per backend, as its markers allow."""
     if "d2l" not in metafunc.fixturenames:
         return
-    named = {kind: set() for kind in ("only", "skip", "fail")}
-    for mark in metafunc.definition.iter_markers():
-        if mark.name in named:
-            named[mark.name].update(mark.args)
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    some = any(f"only_{name}" in marks for name in FRAMEWORKS)
     params = [
-        pytest.param(name, id=name, marks=[pytest.mark.xfail(strict=True)] if name in named["fail"] else [])
+        pytest.param(name, id=name, marks=[pytest.mark.xfail(strict=True)] if f"fail_{name}" in marks else [])
         for name in dict.fromkeys(BACKENDS)
-        if name not in named["skip"] and (not named["only"] or name in named["only"])
+        if f"skip_{name}" not in marks and (not some or f"only_{name}" in marks)
     ]
     metafunc.parametrize("d2l", params, indirect=True)
 

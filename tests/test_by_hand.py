@@ -64,7 +64,7 @@ def test_gradients_agree_with_those_of_torch(kind, small):
     with sharing_masks(np.random.Generator(np.random.Philox(1))):
         other_loss = other.loss(other(torch.tensor(X)), torch.tensor(y))
     other_loss.backward()
-    assert loss == pytest.approx(float(other_loss), rel=1e-12)
+    assert loss == pytest.approx(other_loss.item(), rel=1e-12)
     linear = [layer for layer in other.modules() if isinstance(layer, torch.nn.Linear)]
     for mine, its in zip(model.parameters(), linear, strict=True):
         np.testing.assert_allclose(mine.dW.T, its.weight.grad.numpy(), rtol=1e-5, atol=1e-12)

@@ -97,7 +97,8 @@ def test_any_shape(d2l, shape):
         assert np.all((after == 0) | np.isclose(after, before / (1 - odds(p).threshold / LANES or 1)))
 
 
-@pytest.mark.only("numpy", "torch")
+@pytest.mark.only_numpy
+@pytest.mark.only_torch
 def test_views_that_are_not_contiguous(d2l):
     X = inputs(d2l, (40, 50)).T[::2, 1:]
     after, before = host(d2l, d2ldrop.dropout_layer(X, 0.5)), host(d2l, X)
@@ -221,7 +222,7 @@ def test_shared_masks_drop_the_same_elements_everywhere(d2l):
 
 
 @pytest.mark.gpu
-@pytest.mark.skip("numpy")
+@pytest.mark.skip_numpy
 def test_on_a_gpu_the_mask_is_made_there(d2l):
     for dtype in floats(d2l):
         X = d2l.to(inputs(d2l, dtype=dtype), d2l.gpu())

@@ -1,0 +1,114 @@
+"""Curves and pictures, as figures that can be looked into."""
+
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import d2ldrop
+from d2ldrop import board as boards
+from d2ldrop.board import ProgressBoard
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Pretend to be in a notebook, and return what it displays."""
+    shown = []
+
+    class Handle:
+        def update(self, figure):
+            shown.append(("update", figure))
+
+    def display(figure, display_id):
+        shown.append(("display", figure))
+        return Handle()
+
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
+    monkeypatch.setattr(boards, "in_notebook", lambda: True)
+    return shown
+
+
+def test_points_are_means_of_every_n():
+    board = ProgressBoard()
+    for x in range(10):
+        board.draw(x, 2 * x, "a", every_n=4)
+    assert board.curves == {"a": ([1.5, 5.5], [3, 11])}
+
+
+def test_a_script_draws_nothing():
+    code = (
+        "import sys; from d2ldrop.board import ProgressBoard; board = ProgressBoard()\n"
+        "for x in range(10): board.draw(x, x, 'a')\n"
+        "print('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_notebook_has_one_output_and_one_line_per_curve(notebook, monkeypatch):
+    monkeypatch.setattr(boards, "SHARE", 1e9)  # redraw at every point
+    board = ProgressBoard(xlabel="epoch", xlim=(0, 5))
+    for x in range(5):
+        for k in range(7):
+            board.draw(x, x + k, f"curve {k}")
+    board.finish()
+    assert [kind for kind, _ in notebook] == ["display"] + ["update"] * (len(notebook) - 1)
+    assert len(notebook) > 30
+    assert {figure for _, figure in notebook} == {board.fig}
+    lines = board.axes.get_lines()
+    assert [line.get_label() for line in lines] == [f"curve {k}" for k in range(7)]
+    assert lines[6].get_ydata() == [6, 7, 8, 9, 10]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 7
+    assert board.axes.get_xlim() == (0, 5)
+    assert board.axes.get_ylim()[1] > 10
+
+
+def test_redrawing_is_throttled(notebook):
+    board = ProgressBoard()
+    for x in range(2000):
+        board.draw(x, x, "a")
+    assert 1 <= len(notebook) < 50
+    board.finish()
+    assert len(board.axes.get_lines()[0].get_xdata()) == 2000
+
+
+def test_display_off_is_silent(notebook, d2l, small):
+    d2ldrop.Trainer(1, seed=0, progress=False).fit(d2l.DropoutMLP(**small), d2l.Digits())
+    assert notebook == []
+
+
+def test_training_animates(notebook, d2l, small):
+    d2ldrop.Trainer(2, seed=0).fit(d2l.DropoutMLP(**small), d2l.Digits())
+    assert notebook[0][0] == "display"
+    labels = {line.get_label() for line in notebook[-1][1].axes[0].get_lines()}
+    assert labels == {"train_loss", "train_acc", "val_loss", "val_acc"}
+
+
+def test_save(tmp_path):
+    board = ProgressBoard(xlabel="epoch")
+    with pytest.raises(d2ldrop.UsageError, match="at least one point"):
+        board.save(tmp_path / "a.png")
+    board.draw(1, 2, "a")
+    for ending in ("png", "svg", "pdf"):
+        board.save(tmp_path / f"a.{ending}")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pdf", "a.png", "a.svg"]
+
+
+def test_show_images(d2l):
+    images = d2l.array(np.random.default_rng(0).random((3, 5, 4), np.float32))
+    axes = d2l.show_images(images, 2, 2, titles=["one", "two", "three"])
+    assert [axis.get_title() for axis in axes] == ["one", "two", "three", ""]
+    np.testing.assert_allclose(axes[2].images[0].get_array(), d2l.numpy(images)[2])
+    assert len(d2l.show_images(images, 1, 1)) == 1
+
+
+def test_plot(d2l):
+    x = d2l.arange(5)
+    axes = d2l.plot(x, [x, x], "x", "y", legend=["a", "b"], xlim=(0, 4))
+    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[0, 1, 2, 3, 4]] * 2
+    assert (axes.get_xlabel(), axes.get_xlim()) == ("x", (0, 4))
+    assert len(d2l.plot([1.0, 2.0]).get_lines()[0].get_xdata()) == 2
+    d2l.set_figsize((4, 3))
+    assert d2l.plt.rcParams["figure.figsize"] == [4, 3]

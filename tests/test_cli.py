@@ -1,0 +1,145 @@
+"""The command line, as a person would use it: right, wrong, and interrupted."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+
+from d2ldrop import cli, data
+from d2ldrop.errors import DataNotFoundError
+
+QUICK = "--data digits --epochs 5 --hidden-1 32 --hidden-2 16 --lr 0.5 --batch-size 64".split()
+
+
+def run(*argv):
+    """Return the exit status of a command."""
+    try:
+        return cli.main([str(word) for word in argv])
+    except SystemExit as ended:
+        return ended.code
+
+
+@pytest.mark.parametrize("model", ["scratch", "concise"])
+def test_train_then_predict(d2l, model, tmp_path, capsys):
+    files = {option: tmp_path / name for option, name in
+             (("--plot", "p.svg"), ("--history", "h.csv"), ("--save", "w.safetensors"))}  # fmt: skip
+    options = [word for pair in files.items() for word in pair]
+    assert run("train", "--backend", d2l.name, "--model", model, *QUICK, *options) == 0
+    shown = capsys.readouterr().out
+    assert "data: the digits of scikit-learn, as asked for" in shown
+    assert "epoch 5/5: train_loss" in shown
+    with open(files["--history"], newline="") as file:
+        accuracy = f"{float(list(csv.DictReader(file))[-1]['val_acc']):.4f}"
+    assert f"{d2l.name} {model}: validation accuracy {accuracy}" in shown
+    assert b"<svg" in files["--plot"].read_bytes()
+
+    plot = tmp_path / "grid.png"
+    assert run("predict", "--backend", d2l.name, "--weights", files["--save"], "--plot", plot) == 0
+    assert f"on digits: accuracy {accuracy}" in capsys.readouterr().out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_quiet(d2l, capsys):
+    assert run("train", "--backend", d2l.name, *QUICK, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_auto_takes_fashion_mnist_when_it_is_there(fashion_mnist, monkeypatch, capsys):
+    monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
+    assert run("train", "--backend", "numpy", "--epochs", "1", "--hidden-1", "8", "--hidden-2", "8") == 0
+    assert f"data: Fashion-MNIST, from {fashion_mnist}" in capsys.readouterr().out
+
+
+def test_auto_takes_the_digits_when_fashion_mnist_cannot_be_had(monkeypatch, capsys):
+    def nowhere(*_, **__):
+        raise DataNotFoundError("no network")
+
+    monkeypatch.setattr(data, "fetch", nowhere)
+    monkeypatch.setattr(data.FashionMNIST, "locate", classmethod(lambda *_: None))
+    assert run("train", "--backend", "numpy", "--epochs", "1") == 0
+    assert "data: the digits of scikit-learn, because Fashion-MNIST is not" in capsys.readouterr().out
+    assert run("train", "--backend", "numpy", "--data", "fashion-mnist") == 1
+    assert capsys.readouterr().err == "d2ldrop train: error: no network\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "command"),
+        (["trane"], "trane"),
+        (["train", "--backend", "theano"], "theano"),
+        (["train", "--dropout-1", "1.2"], r"expected a number in [0, 1], received '1.2'"),
+        (["train", "--dropout-2", "nan"], r"expected a number in [0, 1], received 'nan'"),
+        (["train", "--lr", "0"], "expected a positive number, received '0'"),
+        (["train", "--lr", "fast"], "expected a positive number, received 'fast'"),
+        (["train", "--epochs", "0"], "expected a positive integer, received '0'"),
+        (["train", "--seed", "-1"], "seed"),
+        (["train", "--plot", "/no/such/folder/a.png"], "a folder that can be written to"),
+        (["train", "--save", "."], "a folder that can be written to"),
+        (["predict"], "--weights"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_one_line(argv, message, capsys):
+    assert run(*argv) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert message in shown.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["predict", "--weights", "nothing.safetensors"], "There is none at nothing.safetensors"),
+        (["predict", "--weights", __file__], "to be a safetensors file"),
+    ],
+)
+def test_a_failure_exits_with_1_and_one_line(argv, message, capsys):
+    assert run(*argv) == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert message in shown.err
+    with pytest.raises(Exception, match=message):
+        cli.main([*argv, "--debug"])
+
+
+def test_an_interrupt_keeps_what_was_trained(monkeypatch, tmp_path, capsys):
+    class Interrupting(cli.EpochLines):
+        def on_epoch_end(self, trainer):
+            if trainer.history[-1]["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "EpochLines", Interrupting)
+    weights = tmp_path / "w.safetensors"
+    assert run("train", "--backend", "numpy", *QUICK, "--save", weights) == 1
+    assert capsys.readouterr().err == "d2ldrop train: error: Interrupted after 2 of 5 epochs.\n"
+    assert run("predict", "--backend", "numpy", "--weights", weights) == 0
+
+
+def test_a_gpu_that_is_not_there(d2l, capsys):
+    if d2l.num_gpus():
+        pytest.skip("there is a GPU")
+    assert run("train", "--backend", d2l.name, *QUICK, "--device", "gpu") == 1
+    assert f"Expected a GPU that {d2l.name} can use" in capsys.readouterr().err
+
+
+def test_info(capsys):
+    assert run("info") == 0
+    shown = capsys.readouterr().out
+    assert "numpy" in shown
+    assert "fashion-mnist" in shown
+    assert "devices: cpu" in shown
+
+
+def test_as_a_module_and_into_a_closed_pipe():
+    command = [sys.executable, "-m", "d2ldrop"]
+    shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    assert shown.count(".") == 2
+    train = [*command, "train", "--backend", "numpy", *QUICK]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(train, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,188 @@
+"""The chapter's models: dropout while they train and only then, losses, accuracy, optimisers, readers' own classes."""
+
+import numpy as np
+import pytest
+from frameworks import mode
+
+import d2ldrop
+from d2ldrop.callbacks import Callback
+
+MODELS = ["DropoutMLPScratch", "DropoutMLP"]
+
+
+def built(d2l, kind, hparams):
+    model = getattr(d2l, kind)(**hparams)
+    X = d2l.array(np.random.default_rng(0).random((8, 1, 4, 4), np.float32))
+    assert d2l.build(model, (X,), d2l.cpu())
+    assert not d2l.build(model, (X,), d2l.cpu())
+    return model, X
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_outputs_are_random_in_training_and_only_there(d2l, kind, small):
+    model, X = built(d2l, kind, small)
+    mode(model, True)
+    first, second = (d2l.numpy(model(X)) for _ in range(2))
+    assert first.shape == (8, 10)
+    assert (first != second).any()
+    mode(model, False)
+    np.testing.assert_array_equal(d2l.numpy(model(X)), d2l.numpy(model(X)))
+    np.testing.assert_array_equal(d2l.numpy(model(X)), d2l.numpy(d2l.predict(model, X)))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_fit_trains_under_dropout(d2l, kind, small):
+    """With everything dropped, all outputs are the last bias and the first layers never learn."""
+    data = d2l.Digits()
+    model = getattr(d2l, kind)(**{**small, "dropout_1": 1.0, "dropout_2": 1.0})
+    trainer = d2ldrop.Trainer(1, seed=0, progress=False)
+    trainer.prepare_data(data)
+    trainer.prepare_model(model)
+    before = d2l.get_weights(model)
+    trainer.fit(model, data)
+    after = d2l.get_weights(model)
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    assert changed == {"lin3.bias"}
+    assert len(np.unique(trainer.predict(data.split(train=False, channels_last=d2l.channels_last).X), axis=0)) > 1
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_half_of_the_gradient_s_columns_are_zero(d2l, kind, small):
+    """A step on one sample changes only the weights that lead out of units which were kept."""
+    model = getattr(d2l, kind)(**{**small, "num_hiddens_1": 1000, "dropout_1": 0.5, "dropout_2": 0.0})
+    X = np.ones((2, 16), np.float32)
+    data = d2l.ArrayData(X, np.array([1, 1]), X, np.array([1, 1]), batch_size=1)
+    trainer = d2ldrop.Trainer(1, seed=0, progress=False)
+    changed = []
+
+    class Step(Callback):
+        def on_fit_start(self, trainer):
+            self.before = d2l.get_weights(model)["lin2.weight"]
+
+        def on_refresh(self, trainer):
+            after = d2l.get_weights(model)["lin2.weight"]
+            changed.append((after != self.before).any(axis=0))
+            self.before = after
+
+    trainer.callbacks = [Step()]
+    trainer.fit(model, data)
+    first, second = changed[:2]
+    active = (first | second).mean()  # units that ReLU lets pass, in one of the two steps
+    for mask in (first, second):
+        assert 0.1 < mask.mean() < 0.9 * active
+    assert (first != second).any()
+
+
+def test_loss_and_accuracy(d2l, small):
+    model, _ = built(d2l, "DropoutMLP", small)
+    Y_hat = d2l.array(np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]], np.float32)))
+    Y = d2l.array(np.array([0, 1, 2]))
+    expected = -np.log([0.7, 0.1, 0.4])
+    np.testing.assert_allclose(d2l.numpy(model.loss(Y_hat, Y, averaged=False)), expected, rtol=1e-5)
+    assert float(model.loss(Y_hat, Y)) == pytest.approx(expected.mean(), rel=1e-5)
+    assert d2l.numpy(model.accuracy(Y_hat, Y, averaged=False)).tolist() == [1, 0, 1]
+    assert float(model.accuracy(Y_hat, Y)) == pytest.approx(2 / 3)
+
+
+def test_hyperparameters_are_kept(d2l, small):
+    model = d2l.DropoutMLPScratch(**small)
+    assert model.hparams == small
+    assert model.dropout_2 == 0.5
+
+
+def test_layer_summary(d2l, small, capsys):
+    shape = (2, 4, 4, 1) if d2l.channels_last else (2, 1, 4, 4)
+    d2l.DropoutMLP(**small).layer_summary(shape)
+    lines = capsys.readouterr().out.splitlines()
+    assert "(2, 16)" in lines[0]
+    assert "(2, 10)" in lines[-1]
+
+
+def test_the_linear_baseline_learns(d2l):
+    trainer = d2ldrop.Trainer(5, seed=0, progress=False)
+    trainer.fit(d2l.SoftmaxRegression(num_outputs=10, lr=0.5), d2l.Digits())
+    assert trainer.history[-1]["val_acc"] > 0.85
+
+
+def test_sgd_by_hand_is_the_framework_s(d2l):
+    """The from-scratch optimiser, given to the trainer, does what the framework's own one does."""
+    weights = []
+    for by_hand in (False, True):
+
+        class Model(d2l.SoftmaxRegression):
+            own = by_hand
+
+            def configure_optimizers(self):
+                return d2l.SGD(self.parameters(), self.lr) if self.own else super().configure_optimizers()
+
+        model = Model(num_outputs=10, lr=0.2)
+        d2ldrop.Trainer(1, seed=0, progress=False).fit(model, d2l.Digits())
+        weights.append(d2l.get_weights(model))
+    for name in weights[0]:
+        np.testing.assert_allclose(weights[0][name], weights[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_lacks_a_method_says_so(d2l):
+    class Bare(d2l.Module):
+        pass
+
+    for method in (lambda: Bare().loss(None, None), Bare().configure_optimizers, lambda: Bare().plot("a", 1, True)):
+        with pytest.raises(d2ldrop.UsageError, match="Expected"):
+            method()
+
+
+@pytest.mark.only_torch
+def test_a_reader_s_own_models(d2l):
+    import torch
+    from torch import nn
+
+    def dropout_layer(X, dropout):
+        mask = (torch.rand(X.shape) > dropout).float()
+        return mask * X / (1.0 - dropout)
+
+    class Scratch(d2l.Classifier):
+        def __init__(self, num_outputs, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.lin1, self.lin2 = nn.LazyLinear(32), nn.LazyLinear(num_outputs)
+
+        def forward(self, X):
+            H = torch.relu(self.lin1(X.reshape(X.shape[0], -1)))
+            return self.lin2(dropout_layer(H, 0.2) if self.training else H)
+
+    class Concise(d2l.Classifier):
+        def __init__(self, num_outputs, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(32), nn.ReLU(), nn.LazyLinear(num_outputs))
+
+        def training_step(self, batch):
+            steps.append(len(batch[-1]))
+            return super().training_step(batch)
+
+    steps = []
+    trainer = d2l.Trainer(max_epochs=3, progress=False)
+    for kind in (Scratch, Concise):
+        trainer.fit(kind(num_outputs=10, lr=0.5), d2l.Digits(batch_size=64))
+        assert trainer.history[-1]["val_acc"] > 0.7
+        assert len(trainer.history) == 3
+    assert sum(steps) == 3 * 1437
+
+
+@pytest.mark.only_numpy
+def test_a_reader_s_own_layers_by_hand(d2l):
+    class Scale(d2l.Layer):
+        def forward(self, X):
+            return 2 * X
+
+        def backward(self, dY):
+            return 2 * dY
+
+    class Model(d2l.Classifier):
+        def __init__(self, num_outputs, lr):
+            self.save_hyperparameters()
+            self.net = d2l.Sequential(d2l.Flatten(), Scale(), d2l.Linear(16), d2l.ReLU(), d2l.Linear(num_outputs))
+
+    trainer = d2l.Trainer(max_epochs=5, seed=0, progress=False)
+    trainer.fit(Model(num_outputs=10, lr=0.3), d2l.Digits())
+    assert trainer.history[-1]["val_acc"] > 0.8

@@ -1,0 +1,311 @@
+"""The one Trainer: its numbers, its streams of chance, its hooks, and what readers override."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import d2ldrop
+from d2ldrop import Callback, CSVLog, EarlyStopping, Trainer
+from d2ldrop.backend import backend_of
+
+
+def fitted(d2l, small, epochs=1, kind="DropoutMLPScratch", data=None, **options):
+    model = getattr(d2l, kind)(**small)
+    trainer = Trainer(epochs, **{"seed": 0, "progress": False, **options})
+    trainer.fit(model, data or d2l.Digits())
+    return trainer, model
+
+
+def test_history_has_a_row_per_epoch(d2l, small):
+    trainer, _ = fitted(d2l, small, epochs=10)
+    assert [row["epoch"] for row in trainer.history] == list(range(1, 11))
+    for row in trainer.history:
+        assert set(row) == {
+            "epoch", "train_loss", "train_acc", "val_loss", "val_acc", "seconds", "samples_per_second",
+        }  # fmt: skip
+        assert all(isinstance(value, (int, float)) for value in row.values())
+    assert trainer.history[-1]["val_acc"] > 0.8
+    assert trainer.history[-1]["train_loss"] < trainer.history[0]["train_loss"]
+    assert trainer.train_batch_idx == 10 * trainer.num_train_batches == 10 * 23
+    assert trainer.epoch == 9
+
+
+def test_metrics_weigh_samples(d2l, small):
+    """A last batch of one sample must not weigh as much as a whole one."""
+    trainer, model = fitted(d2l, small)
+    digits = d2l.Digits().split(train=False, channels_last=d2l.channels_last)
+    data = d2l.ArrayData(digits.X[:10], digits.y[:10], digits.X[:129], digits.y[:129], batch_size=128)
+    logits = np.asarray(d2l.numpy(d2l.predict(model, d2l.array(digits.X[:129]))), np.float64)
+    expected = (logits.argmax(axis=1) == digits.y[:129]).mean()
+    assert trainer.evaluate(model, data)["val_acc"] == pytest.approx(expected, abs=1e-7)
+
+    class Streamed(d2l.ArrayData):
+        def val_dataloader(self):
+            return list(super().val_dataloader())
+
+    data = Streamed(digits.X[:10], digits.y[:10], digits.X[:129], digits.y[:129], batch_size=128)
+    assert trainer.evaluate(model, data)["val_acc"] == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
+def test_a_seed_repeats_training_bit_by_bit(d2l, small, kind):
+    runs = [fitted(d2l, small, epochs=2, kind=kind, seed=seed) for seed in (5, 5, 6)]
+    first, again, other = (d2l.get_weights(model) for _, model in runs)
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+        assert (first[name] != other[name]).any()
+    losses = [[row["train_loss"] for row in trainer.history] for trainer, _ in runs]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_streams_are_independent(d2l, small):
+    """More dropout must change neither the initial weights nor the order of the samples."""
+    orders, weights = [], []
+
+    class Look(Callback):
+        def on_fit_start(self, trainer):
+            weights.append(d2l.get_weights(trainer.model))
+
+    for dropout in (0.1, 0.5):
+        trainer, _ = fitted(d2l, {**small, "dropout_1": dropout}, callbacks=[Look()])
+        orders.append(trainer._order.permutation(10).tolist())
+    assert orders[0] == orders[1]
+    for name in weights[0]:
+        np.testing.assert_array_equal(weights[0][name], weights[1][name])
+
+
+def test_without_a_seed_runs_differ(d2l, small):
+    losses = {fitted(d2l, small, seed=None)[0].history[0]["train_loss"] for _ in range(2)}
+    assert len(losses) == 2
+
+
+def test_samples_are_shuffled_not_batches(d2l):
+    """Each sample is its own label: which ones meet in a batch must change from epoch to epoch."""
+    X = np.arange(64, dtype=np.float32).reshape(64, 1)
+    data = d2l.ArrayData(X, np.arange(64), X, np.arange(64), batch_size=8)
+    passes = [[frozenset(d2l.numpy(y).tolist()) for _, y in data.train_dataloader()] for _ in range(3)]
+    for batches in passes:
+        assert sorted(label for batch in batches for label in batch) == list(range(64))
+    assert len(set(passes[0]) | set(passes[1]) | set(passes[2])) == 24
+
+
+def test_gradients_are_clipped(d2l):
+    """With lr 1 and one step, the change of all weights together is the clipped gradient."""
+    X = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32) * 100
+    data = d2l.ArrayData(X, np.arange(8) % 3, X, np.arange(8) % 3, batch_size=8)
+    norms = {}
+    for clip in (0, 0.25, 1e9):
+        model = d2l.SoftmaxRegression(num_outputs=3, lr=1.0)
+        trainer = Trainer(1, gradient_clip_val=clip, seed=0, progress=False)
+        trainer.prepare_data(data)
+        trainer.prepare_model(model)
+        before = d2l.get_weights(model)
+        trainer.fit(model, data)
+        after = d2l.get_weights(model)
+        norms[clip] = np.sqrt(sum(((after[name] - before[name]) ** 2).sum() for name in before))
+    assert norms[0] > 10
+    assert norms[0.25] == pytest.approx(0.25, rel=1e-3)
+    assert norms[1e9] == pytest.approx(norms[0], rel=1e-5)
+
+
+def test_a_reader_s_loader_is_used(d2l, small):
+    served = []
+
+    class Own(d2l.DataModule):
+        def get_dataloader(self, train):
+            X, y = d2l.Digits().split(train, d2l.channels_last)
+            served.append(train)
+            return self.get_tensorloader((d2l.array(X), d2l.array(y)), train, slice(0, 300))
+
+    trainer, _ = fitted(d2l, small, epochs=4, data=Own())
+    assert served == [True, False]
+    assert trainer.num_train_batches == 5
+    assert trainer.history[-1]["train_loss"] < trainer.history[0]["train_loss"]
+    assert trainer.train_batch_idx == 20
+
+
+def test_loaders_yield_arrays_of_the_framework(d2l):
+    data = d2l.Digits(batch_size=100)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        X, y = batches[0]
+        assert backend_of(X) is d2l
+        assert tuple(X.shape) == ((100, 8, 8, 1) if d2l.channels_last else (100, 1, 8, 8))
+        assert "float32" in str(X.dtype)
+        assert "int" in str(y.dtype)
+
+
+def test_a_second_fit_starts_afresh_with_a_new_model_and_goes_on_with_the_old(d2l, small):
+    trainer, model = fitted(d2l, small, epochs=2)
+    first = trainer.history
+    trainer.fit(type(model)(**small), d2l.Digits())
+    assert [row["train_loss"] for row in trainer.history] == [row["train_loss"] for row in first]
+    trainer.fit(model, d2l.Digits())
+    assert trainer.history[0]["train_loss"] < first[1]["train_loss"]
+    assert len(model.board.curves["val_acc"][0]) == 2
+
+
+def test_a_board_gets_the_chapter_s_points(d2l, small):
+    trainer, model = fitted(d2l, small, epochs=3)
+    assert model.board.curves["train_loss"][0] == pytest.approx([0.5, 1, 1.5, 2, 2.5, 3], abs=0.05)
+    assert model.board.curves["val_acc"][0] == [1, 2, 3]
+    assert model.board.curves["val_acc"][1] == [row["val_acc"] for row in trainer.history]
+
+
+def test_an_epoch_of_one_batch(d2l, small):
+    data = d2l.Digits(batch_size=2000)
+    trainer, model = fitted(d2l, small, epochs=2, data=data)
+    assert trainer.num_train_batches == 1
+    assert model.board.curves["train_loss"][0] == [1, 2]
+
+
+def test_callbacks_are_called_in_order(d2l, small):
+    calls = []
+
+    class Log(Callback):
+        def __getattribute__(self, name):
+            if name.startswith("on_"):
+                calls.append(name)
+            return super().__getattribute__(name)
+
+    fitted(d2l, small, callbacks=[Log()])
+    assert calls == ["on_fit_start", "on_epoch_start", *["on_refresh"] * 3, "on_epoch_end", "on_fit_end"]
+
+
+def test_early_stopping(d2l, small):
+    trainer, _ = fitted(d2l, {**small, "lr": 1e-12}, epochs=20, callbacks=[EarlyStopping("val_acc", patience=2)])
+    assert len(trainer.history) == 3
+    trainer.fit(d2l.DropoutMLPScratch(**{**small, "lr": 1e-12}), d2l.Digits())
+    assert len(trainer.history) == 3
+    with pytest.raises(ValueError, match=r"Expected monitor to be one of .*val_loss.*Received: 'nothing'"):
+        fitted(d2l, small, callbacks=[EarlyStopping("nothing")])
+
+
+def test_csv_log(d2l, small, tmp_path):
+    trainer, _ = fitted(d2l, small, epochs=2, callbacks=[CSVLog(tmp_path / "log.csv")])
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert rows == trainer.history
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_hooks_of_the_end_run_after_an_error(d2l, small):
+    ended = []
+
+    class Break(Callback):
+        def on_epoch_end(self, trainer):
+            raise KeyboardInterrupt
+
+        def on_fit_end(self, trainer):
+            ended.append(len(trainer.history))
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(d2l, small, epochs=5, callbacks=[Break()])
+    assert ended == [1]
+
+
+def test_predict_and_evaluate(d2l, small):
+    trainer, model = fitted(d2l, small, epochs=2)
+    data = d2l.Digits()
+    X, y = data.split(train=False, channels_last=d2l.channels_last)
+    logits = trainer.predict(X)
+    assert logits.shape == (360, 10)
+    assert logits.dtype == np.float32
+    assert trainer.evaluate()["val_acc"] == pytest.approx((logits.argmax(axis=1) == y).mean(), abs=1e-6)
+    assert trainer.evaluate(model, data) == pytest.approx(trainer.evaluate())
+    np.testing.assert_array_equal(logits, trainer.predict(d2l.array(X)))
+    for early in (lambda: Trainer(1).predict(X), lambda: Trainer(1).evaluate()):
+        with pytest.raises(d2ldrop.UsageError, match="Expected a model"):
+            early()
+
+
+def test_pixels_become_numbers_between_0_and_1(d2l, small):
+    X = np.random.default_rng(0).integers(0, 256, (50, 1, 6, 6), dtype=np.uint8)
+    y = np.arange(50) % 10
+    stored = d2l.ArrayData(X, y, X, y, batch_size=16)
+    scaled = d2l.ArrayData((X / 255).astype(np.float32), y, (X / 255).astype(np.float32), y, batch_size=16)
+    losses = [fitted(d2l, small, data=data)[0].history[0] for data in (stored, scaled)]
+    assert losses[0]["train_loss"] == pytest.approx(losses[1]["train_loss"], rel=1e-5)
+    assert losses[0]["val_loss"] == pytest.approx(losses[1]["val_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_epochs": 0}, "max_epochs"),
+        ({"max_epochs": 1.5}, "max_epochs"),
+        ({"max_epochs": 1, "num_gpus": -1}, "num_gpus"),
+        ({"max_epochs": 1, "gradient_clip_val": -1}, "gradient_clip_val"),
+        ({"max_epochs": 1, "gradient_clip_val": float("nan")}, "gradient_clip_val"),
+        ({"max_epochs": 1, "seed": "7"}, "seed"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(d2ldrop.D2LDropError, match=f"Expected {message}.* Received: "):
+        Trainer(**options)
+
+
+def test_what_is_no_model_is_refused(d2l):
+    with pytest.raises(ValueError, match="Expected model to be a Module"):
+        Trainer(1).fit(object(), d2l.Digits())
+
+
+def test_without_a_gpu_there_is_a_warning(d2l, small):
+    if d2l.num_gpus():
+        pytest.skip("there is a GPU")
+    with pytest.warns(UserWarning, match="sees no GPU"):
+        trainer, _ = fitted(d2l, small, num_gpus=1)
+    assert trainer.device == d2l.cpu()
+
+
+@pytest.mark.gpu
+@pytest.mark.skip_numpy
+def test_training_on_a_gpu_agrees_with_the_cpu(d2l, small):
+    histories = [fitted(d2l, small, num_gpus=n, shared_masks=True)[0].history[-1] for n in (0, 1)]
+    assert histories[0]["train_loss"] == pytest.approx(histories[1]["train_loss"], rel=1e-3)
+
+
+def test_progress_is_silent_where_nobody_looks(d2l):
+    code = (
+        f"from d2ldrop import {d2l.name} as d2l\n"
+        "d2l.Trainer(2, seed=0).fit(d2l.SoftmaxRegression(num_outputs=10, lr=0.5), d2l.Digits())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_progress_bar_when_asked_for(d2l, small, capsys):
+    fitted(d2l, small, epochs=2, progress=True)
+    shown = capsys.readouterr().err
+    assert "epoch 2/2" in shown
+    assert "val_acc 0." in shown
+
+
+@pytest.mark.only_torch
+def test_a_reader_s_own_fit_epoch(d2l, small):
+    class Own(Trainer):
+        def fit_epoch(self):
+            self.model.train()
+            for batch in self.train_dataloader:
+                loss = self.model.training_step(self.prepare_batch(batch))
+                self.optim.zero_grad()
+                loss.backward()
+                self.clip_gradients(1.0, self.model)
+                self.optim.step()
+                self.train_batch_idx += 1
+            self.model.eval()
+            for batch in self.val_dataloader:
+                self.model.validation_step(self.prepare_batch(batch))
+                self.val_batch_idx += 1
+
+    model = d2l.DropoutMLP(**small)
+    trainer = Own(8, seed=0, progress=False)
+    trainer.fit(model, d2l.Digits())
+    assert set(trainer.history[-1]) >= {"train_loss", "train_acc", "val_loss", "val_acc"}
+    assert trainer.history[-1]["val_acc"] > 0.75
+    assert len(model.board.curves["train_loss"][0]) == 16
+    assert trainer.evaluate()["val_acc"] == pytest.approx(trainer.history[-1]["val_acc"], abs=1e-6)
