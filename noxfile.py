@@ -47,15 +47,29 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def tests(session: nox.Session, backend: str) -> None:
     """Run the tests where only one framework is installed."""
-    session.install(EACH, *group("test"), f".{BACKENDS[backend]}")
+    session.install(EACH, *group("test"), "-e", f".{BACKENDS[backend]}")
     session.run("pytest", *session.posargs, env={"D2LDROP_BACKENDS": f"numpy,{backend}"})
 
 
 @nox.session
 def tests_all(session: nox.Session) -> None:
     """Run the tests where all frameworks are installed."""
-    session.install(ALL, *group("test"), ".[all]")
+    session.install(ALL, *group("test"), "-e", ".[all]")
     session.run("pytest", *session.posargs, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Execute the notebooks with a real kernel, once per backend; errors and warnings fail."""
+    session.install(ALL, *group("test"), "-e", ".[all,notebooks]")
+    session.run("pytest", "tests/notebooks.py", *session.posargs, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time our epochs against plain loops; run nothing else meanwhile."""
+    session.install(ALL, ".[all]")
+    session.run("d2ldrop", "bench", *session.posargs)
 
 
 @nox.session

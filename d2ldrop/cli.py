@@ -88,6 +88,13 @@ def parser() -> argparse.ArgumentParser:
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
     add("--plot", type=writable, metavar="FILE", help="draw images with true and predicted labels")
 
+    bench_parser = command("bench", bench, "Time epochs of ours and of plain loops, in turn; leave the machine alone.")
+    add = bench_parser.add_argument
+    add("--backend", choices=FRAMEWORKS, action="append", help="the framework; all that are installed, if not given")
+    add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
+    add("--repeats", type=count, default=7, help="epochs to time of each")
+    add("--json", action="store_true", help="print JSON instead of a table")
+
     command("info", info, "Show versions, devices, backends, and where the data are.")
     return main_parser
 
@@ -153,6 +160,14 @@ def predict(args: argparse.Namespace) -> None:
     if args.plot:
         save_predictions(data, X, y, trainer.predict(X[:24]), args.plot)
         print(f"plot: {args.plot}")
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Print how long epochs take."""
+    from d2ldrop import bench as benchmark
+
+    rows = benchmark.bench(args.backend or list(available()), DATA[args.data], args.repeats)
+    benchmark.show(rows, args.json)
 
 
 def info(args: argparse.Namespace) -> None:
