@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from d2ldrop.backend import backend
+from d2ldrop.compare import CHAPTER
 from d2ldrop.trainer import Trainer
 
-CHAPTER = {"num_hiddens_1": 256, "num_hiddens_2": 256, "dropout_1": 0.5, "dropout_2": 0.5, "lr": 0.1}
 BATCH_SIZE = 256
 
 

@@ -88,6 +88,16 @@ def parser() -> argparse.ArgumentParser:
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
     add("--plot", type=writable, metavar="FILE", help="draw images with true and predicted labels")
 
+    compare_parser = command("compare", compare, "Train in several backends, and print a table of how it went.")
+    add = compare_parser.add_argument
+    add("--backend", choices=FRAMEWORKS, action="append", help="the framework; all that are installed, if not given")
+    add("--model", choices=MODELS, action="append", help="the model; both, if not given")
+    add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
+    add("--epochs", type=count, default=10, help="passes over the training samples")
+    add("--seed", type=whole, default=0, help="what initial weights and order are drawn from")
+    add("--shared-masks", action="store_true", help="drop the same elements everywhere: scratch models coincide")
+    add("--plot", type=writable, metavar="FILE", help="draw the loss of each step, and how the curves differ")
+
     bench_parser = command("bench", bench, "Time epochs of ours and of plain loops, in turn; leave the machine alone.")
     add = bench_parser.add_argument
     add("--backend", choices=FRAMEWORKS, action="append", help="the framework; all that are installed, if not given")
@@ -159,6 +169,22 @@ def predict(args: argparse.Namespace) -> None:
     print(f"{args.backend} {kind} on {name}: accuracy {numbers['val_acc']:.4f}, loss {numbers['val_loss']:.4f}")
     if args.plot:
         save_predictions(data, X, y, trainer.predict(X[:24]), args.plot)
+        print(f"plot: {args.plot}")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train in several backends."""
+    from d2ldrop import compare as comparison
+
+    kinds = [MODELS[model] for model in args.model or MODELS]
+    runs = [
+        comparison.run(name, kind, DATA[args.data], args.epochs, args.seed, args.shared_masks)
+        for name in args.backend or available()
+        for kind in kinds
+    ]
+    comparison.show(runs)
+    if args.plot:
+        comparison.draw(runs, args.plot)
         print(f"plot: {args.plot}")
 
 

@@ -51,6 +51,8 @@ class Trainer(HyperParameters):
         taken while the weights change and dropout is on), `seconds` and `samples_per_second` (of training alone).
     model, optim, state
         What is being trained, the optimiser, and all that training carries from step to step.
+    epoch_log : dict of str to (list of float, list of int)
+        Of the current or last epoch: each number's values by batch, and how many samples each batch has.
     epoch, train_batch_idx, val_batch_idx, num_train_batches, num_val_batches
         Where training is.
     train_dataloader, val_dataloader
@@ -85,7 +87,7 @@ class Trainer(HyperParameters):
             raise ArgumentError(f"Expected gradient_clip_val to be 0 or more. Received: {gradient_clip_val!r}")
         streams(seed)  # a wrong seed is told now, not when training begins
         self.history: list[dict[str, float]] = []
-        self._log: dict[str, tuple[list[float], list[int]]] = {}  # label -> values and sizes of the epoch's batches
+        self.epoch_log: dict[str, tuple[list[float], list[int]]] = {}
         self._trained_at: float | None = None  # when the epoch's training ended, and validation began
         self._pending: dict[tuple[str, bool], tuple[list[Array], list[int]]] = {}  # the same, not yet fetched
         self.should_stop = False
@@ -201,7 +203,7 @@ class Trainer(HyperParameters):
             raise UsageError("Expected a model and data to evaluate. Call fit first, or give both.")
         if data is not None or model is not None:
             self.prepare_model(self.model if model is None else model)
-        self._log = {}
+        self.epoch_log = {}
         for metrics, sizes in self._validate():
             self._keep(metrics, sizes, train=False)
         return self._means()
@@ -311,7 +313,7 @@ class Trainer(HyperParameters):
 
     def _fit_one_epoch(self) -> None:
         """Run `fit_epoch`, whoever wrote it, and add a row to the history."""
-        self._log, self._pending, self._batch_len, self._trained_at = {}, {}, 1, None
+        self.epoch_log, self._pending, self._batch_len, self._trained_at = {}, {}, 1, None
         started = time.perf_counter()
         self.fit_epoch()
         for (key, train), (values, sizes) in self._pending.items():
@@ -340,7 +342,7 @@ class Trainer(HyperParameters):
             listed = isinstance(values, (list, tuple))
             host = [float(self.backend.numpy(v)) for v in values] if listed else self.backend.numpy(values).tolist()
             label = f"{'train' if train else 'val'}_{key}"
-            logged = self._log.setdefault(label, ([], []))
+            logged = self.epoch_log.setdefault(label, ([], []))
             logged[0].extend(host)
             logged[1].extend(sizes)
             means[label] = float(np.average(host, weights=sizes))
@@ -350,7 +352,7 @@ class Trainer(HyperParameters):
         """Return the means over samples of what is in the epoch's log."""
         return {
             label: float(np.average(values, weights=sizes))
-            for label, (values, sizes) in self._log.items()
+            for label, (values, sizes) in self.epoch_log.items()
             if label.startswith(prefix)
         }
 
