@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 FLOATS = {
+    "mxnet": ["float16", "float32", "float64"],
     "numpy": ["float16", "float32", "float64"],
     "torch": ["float16", "bfloat16", "float32", "float64"],
 }
@@ -17,12 +18,14 @@ def as_dtype(d2l: Any, X: np.ndarray, dtype: str) -> Any:
     if d2l.name == "torch":
         torch = importlib.import_module("torch")
         return torch.tensor(X).to(getattr(torch, dtype))
+    if d2l.name == "mxnet":
+        return d2l.array(X).astype(dtype)
     return X.astype(dtype)
 
 
 def dtype_of(X: Any) -> str:
     """Return the name of the type of an array's elements."""
-    return str(X.dtype).rpartition(".")[2]
+    return X.dtype.__name__ if isinstance(X.dtype, type) else str(X.dtype).rpartition(".")[2]
 
 
 def gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> Any:
@@ -31,9 +34,20 @@ def gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> Any:
         X = X.clone().requires_grad_()
         function(X).sum().backward()
         return X.grad
+    if d2l.name == "mxnet":
+        autograd = importlib.import_module("mxnet").autograd
+        X = X.copy()
+        X.attach_grad()
+        with autograd.record():
+            Y = function(X).sum()
+        Y.backward()
+        return X.grad
     raise NotImplementedError(f"{d2l.name} has no automatic differentiation")
 
 
 def mode(model: Any, training: bool) -> None:
     """Turn dropout of a model on or off."""
+    if model.backend.name == "mxnet":  # it is a state of the thread
+        importlib.import_module("mxnet").autograd.set_training(training)
+        return
     model.train(training)
