@@ -74,7 +74,7 @@ reshape, transpose, expand_dims, repeat = np.reshape, np.transpose, np.expand_di
 reduce_sum, reduce_mean, argmax = np.sum, np.mean, np.argmax
 numpy, to, astype = np.ndarray.asnumpy, np.ndarray.as_in_ctx, np.ndarray.astype
 
-_WIDER = {"int16": "int32", "uint16": "int32", "uint32": "int64", "uint64": "int64", "longdouble": "float64"}
+_WIDER = {"int16": "int32", "uint16": "int32", "uint32": "int64", "uint64": "int64", "float128": "float64"}
 
 
 def is_array(X: Any) -> bool:
