@@ -256,7 +256,8 @@ class Trainer(HyperParameters):
             return
         batch_size = self.data.batch_size
         order = self._order.permutation(len(self._train_data[-1]))
-        whole = len(order) // batch_size  # the last, shorter batch goes with the last part
+        # whole batches are dealt out, and a shorter one goes with the last part, unless each part is but one batch
+        whole = max(len(order) // batch_size, parts)
         cuts = [*(whole * k // parts * batch_size for k in range(parts)), len(order)]
         for start, stop in pairwise(cuts):
             part = order[start:stop]

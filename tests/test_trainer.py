@@ -163,6 +163,15 @@ def test_an_epoch_of_one_batch(d2l, small):
     assert model.board.curves["train_loss"][0] == [1, 2]
 
 
+def test_as_many_points_as_batches(d2l, small):
+    """One whole batch and a shorter one make two parts, and neither is empty."""
+    X, y = d2l.Digits().split(train=True, channels_last=d2l.channels_last)
+    data = d2l.ArrayData(X[:80], y[:80], X[80:100], y[80:100], batch_size=64)
+    trainer, model = fitted(d2l, small, epochs=2, data=data)
+    assert trainer.epoch_log["train_loss"][1] == [64, 16]
+    assert model.board.curves["train_loss"][0] == [0.5, 1, 1.5, 2]
+
+
 def test_callbacks_are_called_in_order(d2l, small):
     calls = []
 
