@@ -127,13 +127,17 @@ class ProgressBoard(HyperParameters):
             self.axes.set(xlabel=self.xlabel, ylabel=self.ylabel, xscale=self.xscale, yscale=self.yscale)
             self.axes.set(**{key: lim for key, lim in (("xlim", self.xlim), ("ylim", self.ylim)) if lim})
             self.axes.grid(alpha=0.3)
+        restyled = False
         for label, (xs, ys) in self.curves.items():
             if label not in self._lines:
                 k = len(self._lines)
                 style = {"ls": self.ls[k % len(self.ls)], "color": self.colors[k % len(self.colors)]}
                 (self._lines[label],) = self.axes.plot([], [], label=label, **style)
-                self.axes.legend()
-            self._lines[label].set_data(xs, ys)
-            self._lines[label].set_marker("." if len(xs) == 1 else "")
+            line, marker = self._lines[label], "." if len(xs) == 1 else ""
+            line.set_data(xs, ys)
+            restyled |= line.get_marker() != marker
+            line.set_marker(marker)
+        if restyled:  # the legend shows lines as they were when it was made
+            self.axes.legend()
         self.axes.relim()
         self.axes.autoscale_view()

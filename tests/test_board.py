@@ -64,6 +64,16 @@ def test_a_notebook_has_one_output_and_one_line_per_curve(notebook, monkeypatch)
     assert board.axes.get_ylim()[1] > 10
 
 
+def test_the_legend_shows_curves_as_they_are_now(notebook, monkeypatch):
+    monkeypatch.setattr(boards, "SHARE", 1e9)
+    board = ProgressBoard()
+    board.draw(1, 1, "first")  # a single point has a marker, a line has none
+    board.draw(1, 2, "second")
+    board.draw(2, 1, "first")
+    handles = board.axes.get_legend().legend_handles
+    assert [handle.get_marker() for handle in handles] == ["", "."]
+
+
 def test_redrawing_is_throttled(notebook):
     board = ProgressBoard()
     for x in range(2000):
