@@ -2,8 +2,10 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from d2ldrop.errors import DataNotFoundError
 
@@ -13,9 +15,7 @@ TIMEOUT = 20.0
 
 def cache_folder() -> Path:
     """Return the folder in which downloads are kept: `d2ldrop` below the user's cache folder."""
-    import pooch
-
-    return Path(pooch.os_cache("d2ldrop"))
+    return Path(_pooch().os_cache("d2ldrop"))
 
 
 def places(root: str | os.PathLike[str] | None) -> list[Path]:
@@ -54,8 +54,7 @@ def fetch(sha256: dict[str, str], mirrors: Sequence[str], folder: Path) -> Path:
     DataNotFoundError
         If a file can be had from none of the mirrors; the message tells what each answered.
     """
-    import pooch
-
+    pooch = _pooch()
     pooch.get_logger().setLevel(logging.WARNING)
     for name, expected in sha256.items():
         answers = []
@@ -77,6 +76,14 @@ def fetch(sha256: dict[str, str], mirrors: Sequence[str], folder: Path) -> Path:
                 f"$D2LDROP_DATA or root=. The mirrors answered:\n  " + "\n  ".join(answers)
             )
     return folder
+
+
+def _pooch() -> Any:
+    """Import pooch: only here, as it takes time, and silently, as in a notebook tqdm behind it asks for widgets."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pooch
+    return pooch
 
 
 def _first_line(error: Exception) -> str:
