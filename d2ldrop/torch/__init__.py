@@ -134,9 +134,38 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
         X = X.to(torch.get_default_dtype())
     if threshold == 0:
         return X
-    # lanes are signed here, -32768 ... 32767; `<=` keeps the right-hand side in that range when p is 1
-    drop = random_lanes(X.shape, X.device) <= threshold - 1 - 2**15
-    return X.masked_fill(drop, 0) * scale
+    # lanes are signed here, -32768 ... 32767; `>` keeps the right-hand side in that range when p is 1
+    keep = random_lanes(X.shape, X.device) > threshold - 1 - 2**15
+    return Masked.apply(X, -keep.to(_BITS[X.element_size()]), scale)
+
+
+class Masked(torch.autograd.Function):
+    """Scale what stays, and put 0 elsewhere; the gradient is the same mask, scaled.
+
+    A product with the mask would make nan of a dropped inf, and `torch.where` takes ten times as long. So the mask is
+    laid over the bits of the numbers: all ones (the integer -1) leave a number as it is, all zeros make it 0.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(X: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """Return X where the integers of `mask` are -1, scaled, and 0 where they are 0."""
+        return (X.view(mask.dtype) & mask).view(X.dtype).mul_(scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Remember the mask."""
+        _, mask, ctx.scale = inputs
+        ctx.save_for_backward(mask)
+
+    @staticmethod
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient with respect to X."""
+        return Masked.apply(dY, *ctx.saved_tensors, ctx.scale), None, None
+
+
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def random_lanes(shape: torch.Size, device: torch.device) -> Tensor:
@@ -206,7 +235,7 @@ class Classifier(Module, BaseClassifier):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return torch.optim.SGD(self.parameters(), lr=self.lr)
+        return torch.optim.SGD(self.parameters(), lr=self.lr, fused=True)
 
     def layer_summary(self, X_shape: tuple[int, ...]) -> None:
         """Print the shape of each layer's output for random inputs of a shape."""
