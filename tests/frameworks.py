@@ -9,6 +9,7 @@ import numpy as np
 FLOATS = {
     "mxnet": ["float16", "float32", "float64"],
     "numpy": ["float16", "float32", "float64"],
+    "tf": ["float16", "bfloat16", "float32", "float64"],
     "torch": ["float16", "bfloat16", "float32", "float64"],
 }
 
@@ -18,6 +19,8 @@ def as_dtype(d2l: Any, X: np.ndarray, dtype: str) -> Any:
     if d2l.name == "torch":
         torch = importlib.import_module("torch")
         return torch.tensor(X).to(getattr(torch, dtype))
+    if d2l.name == "tf":
+        return d2l.astype(d2l.array(X), dtype)
     if d2l.name == "mxnet":
         return d2l.array(X).astype(dtype)
     return X.astype(dtype)
@@ -25,7 +28,9 @@ def as_dtype(d2l: Any, X: np.ndarray, dtype: str) -> Any:
 
 def dtype_of(X: Any) -> str:
     """Return the name of the type of an array's elements."""
-    return X.dtype.__name__ if isinstance(X.dtype, type) else str(X.dtype).rpartition(".")[2]
+    if isinstance(X.dtype, type):
+        return X.dtype.__name__
+    return getattr(X.dtype, "name", str(X.dtype)).rpartition(".")[2]
 
 
 def gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> Any:
@@ -34,6 +39,12 @@ def gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> Any:
         X = X.clone().requires_grad_()
         function(X).sum().backward()
         return X.grad
+    if d2l.name == "tf":
+        tf = importlib.import_module("tensorflow")
+        with tf.GradientTape() as tape:
+            tape.watch(X)
+            Y = function(X)
+        return tape.gradient(Y, X)
     if d2l.name == "mxnet":
         autograd = importlib.import_module("mxnet").autograd
         X = X.copy()
@@ -49,5 +60,8 @@ def mode(model: Any, training: bool) -> None:
     """Turn dropout of a model on or off."""
     if model.backend.name == "mxnet":  # it is a state of the thread
         importlib.import_module("mxnet").autograd.set_training(training)
+        return
+    if model.backend.name == "tf":
+        model.training = training
         return
     model.train(training)
