@@ -20,7 +20,7 @@ State = Any
 Metrics = dict[str, Any]  # name -> the value of one batch (or a vector of the values of many), still on the device
 
 # adapter -> the package it needs; numpy comes last, because other packages' arrays may imitate NumPy's
-FRAMEWORKS = {"torch": "torch", "mxnet": "mxnet", "numpy": "numpy"}
+FRAMEWORKS = {"torch": "torch", "jax": "jax", "mxnet": "mxnet", "numpy": "numpy"}
 ALIASES = {"tensorflow": "tf", "pytorch": "torch"}
 
 
