@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 FLOATS = {
+    "jax": ["float16", "bfloat16", "float32"],
     "mxnet": ["float16", "float32", "float64"],
     "numpy": ["float16", "float32", "float64"],
     "torch": ["float16", "bfloat16", "float32", "float64"],
@@ -18,7 +19,7 @@ def as_dtype(d2l: Any, X: np.ndarray, dtype: str) -> Any:
     if d2l.name == "torch":
         torch = importlib.import_module("torch")
         return torch.tensor(X).to(getattr(torch, dtype))
-    if d2l.name == "mxnet":
+    if d2l.name in ("jax", "mxnet"):
         return d2l.array(X).astype(dtype)
     return X.astype(dtype)
 
@@ -49,5 +50,7 @@ def mode(model: Any, training: bool) -> None:
     """Turn dropout of a model on or off."""
     if model.backend.name == "mxnet":  # it is a state of the thread
         importlib.import_module("mxnet").autograd.set_training(training)
-        return
-    model.train(training)
+    elif model.backend.name == "jax":
+        model.training = training
+    else:
+        model.train(training)
