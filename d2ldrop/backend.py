@@ -215,8 +215,9 @@ def dropout_layer(X: Array, dropout: float) -> Array:
 
 
 if TYPE_CHECKING:  # here the type checker compares each adapter with the Protocol
+    from d2ldrop import jax as _jax
     from d2ldrop import mxnet as _mxnet
     from d2ldrop import numpy as _numpy
     from d2ldrop import torch as _torch
 
-    _adapters: tuple[Backend, ...] = (_torch, _mxnet, _numpy)
+    _adapters: tuple[Backend, ...] = (_torch, _jax, _mxnet, _numpy)

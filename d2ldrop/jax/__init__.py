@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,11 +24,12 @@ from jax import numpy as jnp
 from jax.experimental import io_callback
 
 from d2ldrop import data as _data
-from d2ldrop._jax import FlaxModule, give_key, in_mode, is_traced, module_key, random_drops, renewing
 from d2ldrop.backend import Metrics
 from d2ldrop.board import ProgressBoard
 from d2ldrop.errors import ArgumentTypeError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
+from d2ldrop.jax.keys import give_key, is_traced, module_key, random_drops, renewing
+from d2ldrop.jax.modules import FlaxModule, in_mode
 from d2ldrop.module import BaseClassifier, BaseModule, recording
 from d2ldrop.pictures import plot, plt, set_figsize, show_images, use_svg_display
 from d2ldrop.randomness import lanes, odds, shared_generator, sharing_masks
@@ -88,7 +89,7 @@ def is_array(X: Any) -> bool:
 
 def array(X: Any, device: jax.Device | None = None) -> Array:
     """Bring an array of the host, or of JAX, to the device; 64 bits become 32 unless JAX was told to keep them."""
-    return jax.device_put(jnp.asarray(X), device)
+    return jax.device_put(X if is_array(X) else np.asarray(X), device)
 
 
 def numpy(X: Array) -> np.ndarray:
@@ -129,7 +130,7 @@ _keys = np.random.default_rng()
 def seed(seed: Any) -> None:
     """Start the keys of `get_key` afresh, from an integer or a key of JAX."""
     global _keys
-    _keys = np.random.default_rng(seed if isinstance(seed, int) else np.asarray(jax.random.key_data(seed)))
+    _keys = np.random.default_rng(np.asarray(jax.random.key_data(seed)) if is_array(seed) else seed)
 
 
 def get_key() -> Array:
@@ -169,7 +170,8 @@ def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
         If `key` is missing where JAX traces outside of a module: what is compiled once would have one mask for ever.
     """
     threshold, scale = odds(dropout)
-    X = X if is_array(X) else np.asarray(X)
+    if not is_array(X):
+        X = np.asarray(X)  # type: ignore[assignment]
     if not jnp.issubdtype(X.dtype, jnp.floating):
         if not jnp.issubdtype(X.dtype, jnp.integer) and X.dtype != bool:
             raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
@@ -232,7 +234,7 @@ class Module(BaseModule, FlaxModule):
     """
 
     backend = sys.modules[__name__]  # type: ignore[assignment]
-    dense = ()  # where the fully connected layers are
+    dense: ClassVar[tuple[tuple[str, ...], ...]] = ()  # where the fully connected layers are, once there are any
 
     def __call__(self, *inputs: Array) -> Array:
         """Return the outputs for inputs (N, ...)."""
@@ -517,7 +519,7 @@ def init_state(model: Module, optim: Any, seed: int | None) -> State:
 
 def train_step(state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
     """Take one step of the optimiser."""
-    return _kept(*_steps(state).train(state, batch, clip))
+    return _kept(*_steps(state, training=True).train(state, batch, clip))
 
 
 def train_epoch(state: State, data: Batch, order: np.ndarray, batch_size: int, clip: float) -> tuple[State, Metrics]:
@@ -527,19 +529,20 @@ def train_epoch(state: State, data: Batch, order: np.ndarray, batch_size: int, c
     for part, size in ((order[:whole], batch_size), (order[whole:], len(order) - whole)):
         if len(part):
             rows = jax.device_put(part.reshape(-1, size).astype(np.int32), data[0].device)
-            state, metrics = _steps(state).epoch(state, data, rows, clip)
+            state, metrics = _steps(state, training=True).epoch(state, data, rows, clip)
             parts.append(metrics)
     return _kept(state, jax.tree.map(lambda *values: jnp.concatenate(values), *parts))
 
 
 def eval_step(state: State, batch: Batch) -> Metrics:
     """Return the metrics of one batch, without dropout and gradients."""
-    return _steps(state).evaluate(state, batch)
+    return _steps(state, training=False).evaluate(state, batch)
 
 
 def predict(model: Module, X: Array) -> Array:
     """Return the outputs of the model, without dropout and gradients."""
-    return in_mode(model, training=False).apply(model.learned, *_inputs((X, X))[:-1])
+    model.training = False
+    return model(*_inputs((X, X))[:-1])
 
 
 def clip_gradients(grad_clip_val: float, grads: Any) -> Any:
@@ -554,8 +557,9 @@ def _inputs(batch: Batch) -> Batch:
     return (*(X.astype(jnp.float32) / 255 if X.dtype == jnp.uint8 else X for X in batch[:-1]), batch[-1])
 
 
-def _steps(state: State) -> Steps:
-    """Return the compiled steps, anew if someone changed a hyperparameter."""
+def _steps(state: State, training: bool) -> Steps:
+    """Return the compiled steps, or new ones if someone changed a hyperparameter; let the model know its mode."""
+    state.steps.model.training = training
     if state.steps.hparams != state.steps.model.hparams:
         state.steps.compile()
     return state.steps

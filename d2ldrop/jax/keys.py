@@ -1,27 +1,22 @@
-"""Machinery of the adapter for JAX: what the chapter need not know of, but JAX and Flax ask for."""
+"""Keys of JAX, and the random bits that are made of them."""
 
 import functools
 import itertools
 import math
-import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
-from flax.linen.kw_only_dataclasses import field
 from flax.linen.module import _context as flax_context
-from jax import lax
+from jax import Array, lax
 from jax import numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
 
-# Random bits
-
 
 @functools.partial(jax.jit, static_argnums=0)
-def random_drops(shape: tuple[int, ...], key: jax.Array, threshold: int) -> jax.Array:
+def random_drops(shape: tuple[int, ...], key: Array, threshold: int) -> Array:
     """Draw a lane of 16 bits for each element, and tell whether it is below the threshold.
 
     Notes
@@ -38,7 +33,7 @@ def random_drops(shape: tuple[int, ...], key: jax.Array, threshold: int) -> jax.
     k0, k1 = jax.random.key_data(key)[:2]
     schedule = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
 
-    def draw(start: jax.Array) -> jax.Array:
+    def draw(start: Array) -> Array:
         x1 = lax.iota(jnp.uint32, half) + start + schedule[1]
         x0 = jnp.full_like(x1, schedule[0])
         for i in range(20):
@@ -57,10 +52,10 @@ def random_drops(shape: tuple[int, ...], key: jax.Array, threshold: int) -> jax.
 
 # Keys
 
-_given: weakref.WeakValueDictionary[int, jax.Array] = weakref.WeakValueDictionary()
+_given: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()
 
 
-def give_key(rng: np.random.Generator) -> jax.Array:
+def give_key(rng: np.random.Generator) -> Array:
     """Draw a key, and remember it as long as someone holds it."""
     with jax.ensure_compile_time_eval():
         key = jnp.asarray(rng.integers(2**32, size=2, dtype=np.uint32))
@@ -73,7 +68,7 @@ def is_traced(X: Any) -> bool:
     return isinstance(X, jax.core.Tracer) or isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
-def module_key(stream: str) -> jax.Array | None:
+def module_key(stream: str) -> Array | None:
     """Return a new key from a stream of the Flax module whose method runs now, if there is one that has it."""
     module = flax_context.module_stack[-1]
     found = module is not None and module.scope is not None and module.scope.has_rng(stream)
@@ -97,7 +92,7 @@ def renewing(step: Callable[..., Any]) -> Callable[..., Any]:
     return renewed
 
 
-def _run(program: ClosedJaxpr, inputs: list[Any], keys: Iterator[jax.Array]) -> list[Any]:
+def _run(program: ClosedJaxpr, inputs: list[Any], keys: Iterator[Array]) -> list[Any]:
     names = (*program.jaxpr.constvars, *program.jaxpr.invars)
     values = dict(zip(names, (*program.consts, *inputs), strict=True))
 
@@ -115,75 +110,3 @@ def _run(program: ClosedJaxpr, inputs: list[Any], keys: Iterator[jax.Array]) -> 
         several = line.primitive.multiple_results
         values.update(zip(line.outvars, results if several else [results], strict=True))
     return [read(name) for name in program.jaxpr.outvars]
-
-
-# Models
-
-JITTED = type(jax.jit(len))
-
-
-class FlaxModule(nn.Module):
-    """A module of Flax that keeps its parameters, can be called like a function, and has a mode that may change."""
-
-    training: bool = field(default=True, kw_only=True)
-
-    _learned = None
-
-    @property
-    def learned(self) -> dict[str, Any] | None:
-        """Parameters and batch statistics as Flax has them, if there are any: in training, those of the trainer."""
-        state = self._running()
-        return self._learned if state is None else {"params": state.params, "batch_stats": state.batch_stats}
-
-    @learned.setter
-    def learned(self, variables: dict[str, Any]) -> None:
-        self._learned = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-        if (state := self._running()) is not None:
-            self.trainer.state = state.replace(**self._learned)
-
-    def _running(self) -> Any:
-        state = getattr(self.trainer, "state", None)
-        return state if getattr(getattr(state, "steps", None), "model", None) is self else None
-
-    @property
-    def hparams(self) -> dict[str, Any]:
-        """The fields that make this model, apart from its mode."""
-        fields = [name for name in self.__dataclass_fields__ if name not in ("parent", "name", "training")]
-        return {name: getattr(self, name) for name in fields}
-
-    def __init_subclass__(cls, **options: Any):
-        super().__init_subclass__(**options)
-        if "__call__" in vars(cls):
-            cls.__call__ = _callable_outside(cls.__call__)
-
-    @nn.nowrap
-    def __getattribute__(self, name: str) -> Any:
-        """Return the attribute; a method under `jax.jit` gets, in place of this model, a copy that keeps its mode.
-
-        For such a method is compiled for each `self`, and would not notice that `training` was set to another value.
-        """
-        value = super().__getattribute__(name)
-        method = getattr(value, "__func__", None)
-        if isinstance(method, JITTED) or isinstance(getattr(method, "__wrapped__", None), JITTED):
-            return types.MethodType(method, in_mode(self, self.training))
-        return value
-
-
-def in_mode(model: Any, training: bool) -> Any:
-    """Return a copy of the model that trains, or one that does not."""
-    copy = model.clone(training=training)
-    vars(copy).update({name: value for name, value in vars(model).items() if name not in vars(copy)})
-    return copy
-
-
-def _callable_outside(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a model be called as in other frameworks, with the parameters that it has, and not only through `apply`."""
-
-    @functools.wraps(call)
-    def anywhere(self: Any, *inputs: Any) -> Any:
-        if self.scope is not None or self.learned is None:
-            return call(self, *inputs)
-        rngs = {"dropout": self.backend.get_key()}
-        return self.apply(self.learned, *inputs, rngs=rngs, mutable=["batch_stats"])[0]
-
-    return anywhere
