@@ -9,7 +9,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests_all"]
 nox.options.reuse_existing_virtualenvs = True
 
-BACKENDS = {"numpy": "", "torch": "[torch]"}
+BACKENDS = {"numpy": "", "torch": "[torch]", "tf": "[tf]", "jax": "[jax]", "mxnet": "[mxnet]"}
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 ALL = "-cconstraints-all.txt"  # all frameworks at once: MXNet holds NumPy below 2
 EACH = "-cconstraints.txt"  # any of the others: NumPy 2
@@ -47,7 +47,7 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def tests(session: nox.Session, backend: str) -> None:
     """Run the tests where only one framework is installed."""
-    session.install(EACH, *group("test"), "-e", f".{BACKENDS[backend]}")
+    session.install(ALL if backend == "mxnet" else EACH, *group("test"), "-e", f".{BACKENDS[backend]}")
     session.run("pytest", *session.posargs, env={"D2LDROP_BACKENDS": f"numpy,{backend}"})
 
 

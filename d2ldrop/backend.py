@@ -20,7 +20,7 @@ State = Any
 Metrics = dict[str, Any]  # name -> the value of one batch (or a vector of the values of many), still on the device
 
 # adapter -> the package it needs; numpy comes last, because other packages' arrays may imitate NumPy's
-FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "numpy": "numpy"}
+FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "jax": "jax", "mxnet": "mxnet", "numpy": "numpy"}
 ALIASES = {"tensorflow": "tf", "pytorch": "torch"}
 
 
@@ -215,9 +215,10 @@ def dropout_layer(X: Array, dropout: float) -> Array:
 
 
 if TYPE_CHECKING:  # here the type checker compares each adapter with the Protocol
+    from d2ldrop import jax as _jax
     from d2ldrop import mxnet as _mxnet
     from d2ldrop import numpy as _numpy
     from d2ldrop import tf as _tf
     from d2ldrop import torch as _torch
 
-    _adapters: tuple[Backend, ...] = (_torch, _tf, _mxnet, _numpy)
+    _adapters: tuple[Backend, ...] = (_torch, _tf, _jax, _mxnet, _numpy)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 FLOATS = {
+    "jax": ["float16", "bfloat16", "float32"],
     "mxnet": ["float16", "float32", "float64"],
     "numpy": ["float16", "float32", "float64"],
     "tf": ["float16", "bfloat16", "float32", "float64"],
@@ -21,7 +22,9 @@ def as_dtype(d2l: Any, X: np.ndarray, dtype: str) -> Any:
         return torch.tensor(X).to(getattr(torch, dtype))
     if d2l.name == "tf":
         return d2l.astype(d2l.array(X), dtype)
-    if d2l.name == "mxnet":
+    if d2l.name == "tf":
+        return d2l.astype(d2l.array(X), dtype)
+    if d2l.name in ("jax", "mxnet"):
         return d2l.array(X).astype(dtype)
     return X.astype(dtype)
 
@@ -45,6 +48,8 @@ def gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> Any:
             tape.watch(X)
             Y = function(X)
         return tape.gradient(Y, X)
+    if d2l.name == "jax":
+        return importlib.import_module("jax").grad(lambda X: function(X).sum())(X)
     if d2l.name == "mxnet":
         autograd = importlib.import_module("mxnet").autograd
         X = X.copy()
@@ -56,12 +61,16 @@ def gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> Any:
     raise NotImplementedError(f"{d2l.name} has no automatic differentiation")
 
 
+def drop(d2l: Any, X: Any, p: float) -> Any:
+    """Return dropout of X where a gradient is taken: in JAX, what is traced needs a key."""
+    return d2l.dropout_layer(X, p, key=d2l.get_key()) if d2l.name == "jax" else d2l.dropout_layer(X, p)
+
+
 def mode(model: Any, training: bool) -> None:
     """Turn dropout of a model on or off."""
     if model.backend.name == "mxnet":  # it is a state of the thread
         importlib.import_module("mxnet").autograd.set_training(training)
-        return
-    if model.backend.name == "tf":
+    elif model.backend.name in ("jax", "tf"):
         model.training = training
-        return
-    model.train(training)
+    else:
+        model.train(training)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from frameworks import FLOATS, as_dtype, dtype_of, gradient
+from frameworks import FLOATS, as_dtype, drop, dtype_of, gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,12 +119,12 @@ def test_the_gradient_is_the_same_mask(d2l):
         for p in (0, 0.3, 1):
             outputs = []
 
-            def drop(X, p=p, outputs=outputs):
-                outputs.append(d2ldrop.dropout_layer(X, p))
+            def dropping(X, p=p, outputs=outputs):
+                outputs.append(drop(d2l, X, p))
                 return outputs[-1]
 
             X = as_dtype(d2l, np.ones((20, 30), np.float32), dtype)
-            dX = gradient(d2l, drop, X)
+            dX = gradient(d2l, dropping, X)
             assert dtype_of(dX) == dtype
             np.testing.assert_array_equal(host(d2l, dX), host(d2l, outputs[0]))
 
@@ -135,7 +135,7 @@ def test_a_dropped_inf_has_gradient_zero(d2l):
         assert dX.tolist() == [np.inf, 0, np.inf, 0]
         return
     X = as_dtype(d2l, np.full(100, np.inf, np.float32), "float32")
-    dX = host(d2l, gradient(d2l, lambda X: d2ldrop.dropout_layer(X, 0.5), X))
+    dX = host(d2l, gradient(d2l, lambda X: drop(d2l, X, 0.5), X))
     assert set(dX) == {0.0, 2.0}
 
 
