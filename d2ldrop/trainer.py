@@ -339,7 +339,8 @@ class Trainer(HyperParameters):
     def _keep(self, metrics: Metrics, sizes: Sequence[int], train: bool) -> dict[str, float]:
         """Log metrics of some batches, and return their means: here training waits for the device."""
         means = {}
-        for key, values in metrics.items():
+        for key in sorted(metrics, key=lambda key: (key != "loss", key)):  # a compiler may have changed the order
+            values = metrics[key]
             listed = isinstance(values, (list, tuple))
             host = [float(self.backend.numpy(v)) for v in values] if listed else self.backend.numpy(values).tolist()
             label = f"{'train' if train else 'val'}_{key}"

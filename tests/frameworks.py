@@ -36,28 +36,30 @@ def dtype_of(X: Any) -> str:
     return getattr(X.dtype, "name", str(X.dtype)).rpartition(".")[2]
 
 
-def gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> Any:
-    """Return the gradient of the sum of `function(X)` with respect to X."""
+def with_gradient(d2l: Any, function: Callable[[Any], Any], X: Any) -> tuple[Any, Any]:
+    """Return `function(X)`, and the gradient of its sum with respect to X."""
     if d2l.name == "torch":
         X = X.clone().requires_grad_()
-        function(X).sum().backward()
-        return X.grad
+        Y = function(X)
+        Y.sum().backward()
+        return Y, X.grad
     if d2l.name == "tf":
         tf = importlib.import_module("tensorflow")
         with tf.GradientTape() as tape:
             tape.watch(X)
             Y = function(X)
-        return tape.gradient(Y, X)
+        return Y, tape.gradient(Y, X)
     if d2l.name == "jax":
-        return importlib.import_module("jax").grad(lambda X: function(X).sum())(X)
+        Y, pull_back = importlib.import_module("jax").vjp(function, X)
+        return Y, *pull_back(d2l.ones_like(Y))
     if d2l.name == "mxnet":
         autograd = importlib.import_module("mxnet").autograd
         X = X.copy()
         X.attach_grad()
         with autograd.record():
-            Y = function(X).sum()
+            Y = function(X)
         Y.backward()
-        return X.grad
+        return Y, X.grad
     raise NotImplementedError(f"{d2l.name} has no automatic differentiation")
 
 
