@@ -61,7 +61,7 @@ def tests_all(session: nox.Session) -> None:
 @nox.session
 def notebooks(session: nox.Session) -> None:
     """Execute the notebooks with a real kernel, once per backend; errors and warnings fail."""
-    session.install(ALL, *group("test"), "-e", ".[all,notebooks]")
+    session.install(ALL, *group("notebooks"), "-e", ".[all]")
     session.run("pytest", "tests/notebooks.py", *session.posargs, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
 
 

@@ -1,0 +1,86 @@
+"""The notebooks, executed from top to bottom in a real kernel. By its name, this file runs only when asked for."""
+
+import os
+import re
+from pathlib import Path
+
+import matplotlib.font_manager  # writes its cache now, and not in a kernel, where it may say so on stderr
+import nbformat
+import papermill
+import pytest
+
+import d2ldrop
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+BACKENDS = os.environ.get("D2LDROP_BACKENDS", ",".join(d2ldrop.available())).split(",")
+
+
+def parameters_of(path):
+    """Return the first code cell, where a notebook's parameters are."""
+    return next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+
+
+def runs():
+    """Yield each notebook with the parameters to try: each backend where one is to be chosen."""
+    for path in NOTEBOOKS:
+        source = parameters_of(path).source
+        if "BACKENDS =" in source:
+            yield pytest.param(path, {"BACKENDS": BACKENDS}, id=f"{path.stem}-all")
+            yield pytest.param(path, {"BACKENDS": ["numpy"]}, id=f"{path.stem}-alone")
+        elif "BACKEND =" in source:
+            for name in dict.fromkeys(BACKENDS):
+                yield pytest.param(path, {"BACKEND": name}, id=f"{path.stem}-{name}")
+        else:
+            yield pytest.param(path, {}, id=path.stem)
+
+
+def execute(path, parameters, folder):
+    """Run a notebook for one epoch, and return what its cells printed; an error fails, and so does a warning."""
+    done = papermill.execute_notebook(
+        str(path),
+        str(folder / path.name),
+        parameters={"EPOCHS": 1, **parameters},
+        kernel_name="python3",
+        cwd=str(folder),
+        progress_bar=False,
+    )
+    streams = [
+        (cell.id, output.name, output.text)
+        for cell in done.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream"
+    ]
+    assert [stream for stream in streams if stream[1] == "stderr"] == []
+    return "".join(text for _, _, text in streams)
+
+
+@pytest.mark.parametrize(("path", "parameters"), list(runs()))
+def test_runs_from_top_to_bottom(path, parameters, tmp_path, request):
+    if "FashionMNIST(" in path.read_text(encoding="utf-8"):
+        request.getfixturevalue("fashion_mnist")
+    assert execute(path, parameters, tmp_path)
+
+
+def test_without_data_and_network_there_are_the_digits(tmp_path, monkeypatch):
+    for name, value in {
+        "D2LDROP_DATA": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # or it would go with XDG_CACHE_HOME
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    dropout = next(path for path in NOTEBOOKS if path.stem == "dropout")
+    assert "scikit-learn's digits instead" in execute(dropout, {"BACKEND": "numpy"}, tmp_path)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_stored_as_it_was_written(path):
+    """No results are stored, and cells have names that do not change, so that differences can be read."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert re.fullmatch("[a-z]+(-[a-z]+)*", cell.id), cell.id
+        assert cell.cell_type != "code" or (cell.outputs, cell.execution_count) == ([], None), cell.id
+    assert parameters_of(path).metadata.tags == ["parameters"]
+    assert "EPOCHS = " in parameters_of(path).source
