@@ -70,7 +70,9 @@ def show(runs: list[Run]) -> None:
 
     table = Table("backend", "model", "validation accuracy", "seconds per epoch", "version")
     for row in runs:
-        table.add_row(row.backend, row.model.removeprefix("Dropout"), f"{row.accuracy:.4f}", f"{row.seconds:.2f}", row.version)
+        table.add_row(
+            row.backend, row.model.removeprefix("Dropout"), f"{row.accuracy:.4f}", f"{row.seconds:.2f}", row.version
+        )
     Console().print(table)
 
 
