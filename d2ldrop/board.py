@@ -28,7 +28,7 @@ class ProgressBoard(HyperParameters):
     xlabel, ylabel, xlim, ylim, xscale, yscale
         The axes.
     ls, colors
-        Line styles and colours, used in turn; any number of curves can be drawn.
+        Line formats and colours, used in turn; any number of curves can be drawn. Formats may have colours in them.
     fig, axes
         A figure and axes to draw on instead of new ones.
     figsize
@@ -131,8 +131,8 @@ class ProgressBoard(HyperParameters):
         for label, (xs, ys) in self.curves.items():
             if label not in self._lines:
                 k = len(self._lines)
-                style = {"ls": self.ls[k % len(self.ls)], "color": self.colors[k % len(self.colors)]}
-                (self._lines[label],) = self.axes.plot([], [], label=label, **style)
+                color = {"color": self.colors[k % len(self.colors)]} if self.colors else {}
+                (self._lines[label],) = self.axes.plot([], [], self.ls[k % len(self.ls)], label=label, **color)
             line, marker = self._lines[label], "." if len(xs) == 1 else ""
             line.set_data(xs, ys)
             restyled |= line.get_marker() != marker

@@ -218,7 +218,7 @@ class FashionMNIST(ImageData):
     batch_size
         How many samples make a batch.
     resize
-        Height and width; other sizes than (28, 28) are interpolated when the data are read.
+        Height and width, or one number for both; other sizes than (28, 28) are interpolated when the data are read.
     root
         A folder with the four files as published.
     num_workers
@@ -256,7 +256,7 @@ class FashionMNIST(ImageData):
     def __init__(
         self,
         batch_size: int = 64,
-        resize: tuple[int, int] = (28, 28),
+        resize: int | tuple[int, int] = (28, 28),
         root: str | os.PathLike[str] | None = None,
         num_workers: int = 0,
     ):
@@ -352,7 +352,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _resized(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Interpolate images (N, H, W) of uint8 to another height and width, bilinearly."""
     if isinstance(size, int):
         size = (size, size)

@@ -13,6 +13,7 @@ import numpy as np
 from d2ldrop import data as _data
 from d2ldrop.backend import Metrics
 from d2ldrop.board import ProgressBoard
+from d2ldrop.classic import Accumulator, Animator, Timer, accuracy, get_fashion_mnist_labels, loaders
 from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.module import BaseClassifier, BaseModule, recording
@@ -191,6 +192,11 @@ class Digits(DataModule, _data.Digits):
 
 class FashionMNIST(DataModule, _data.FashionMNIST):
     """Fashion-MNIST, with batches of arrays (N, 1, H, W)."""
+
+
+def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
+    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
+    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
 
 
 # The mathematics, each function followed by its gradient

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,67 @@ def mode(model: Any, training: bool) -> None:
         model.training = training
     else:
         model.train(training)
+
+
+def concise_net(d2l: Any, rate: float, lr: float = 0.5) -> Any:
+    """Return a net of the framework's own layers for digits, losses averaged and per sample, and an optimiser.
+
+    Dropout comes after the last layer, so that at rate 1 all outputs are zero while it is on.
+    """
+    if d2l.name == "torch":
+        torch = importlib.import_module("torch")
+        nn = torch.nn
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(rate))
+        losses = nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="none")
+        return SimpleNamespace(net=net, losses=losses, updater=torch.optim.SGD(net.parameters(), lr))
+    if d2l.name == "tf":
+        keras = importlib.import_module("tensorflow").keras
+        layers, cross_entropy = keras.layers, keras.losses.SparseCategoricalCrossentropy
+        net = keras.Sequential([layers.Flatten(), layers.Dense(10), layers.Dropout(rate)])
+        losses = cross_entropy(from_logits=True), cross_entropy(from_logits=True, reduction="none")
+        return SimpleNamespace(net=net, losses=losses, updater=keras.optimizers.SGD(lr))
+    gluon = importlib.import_module("mxnet").gluon
+    net = gluon.nn.Sequential()
+    net.add(gluon.nn.Dense(10), d2l.Dropout(rate))
+    net.initialize()
+    each = gluon.loss.SoftmaxCrossEntropyLoss()
+    losses = (lambda y_hat, y: each(y_hat, y).mean()), each
+    return SimpleNamespace(
+        net=net, losses=losses, updater=gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})
+    )
+
+
+def scratch_net(d2l: Any, rate: float, lr: float = 0.5) -> Any:
+    """Return the same as a function of the inputs, which drops while it trains, with an updater by hand."""
+    rng = np.random.default_rng(0)
+    W = (rng.standard_normal((64, 10)) / 8).astype(np.float32)
+    if d2l.name == "torch":
+        W = d2l.tensor(W, requires_grad=True)
+
+        class Net(importlib.import_module("torch").nn.Module):
+            def forward(self, X):
+                Y = X.reshape(len(X), -1) @ W
+                return d2l.dropout_layer(Y, rate) if self.training else Y
+
+        return SimpleNamespace(net=Net(), updater=lambda batch_size: d2l.sgd([W], lr, batch_size))
+    if d2l.name == "tf":
+        W = importlib.import_module("tensorflow").Variable(W)
+
+        def net(X, training=False):
+            Y = d2l.reshape(X, (len(X), -1)) @ W
+            return d2l.dropout_layer(Y, rate) if training else Y
+
+        def updater(batch_size, grads):
+            d2l.sgd([W], grads, lr, batch_size)
+
+        updater.params = [W]
+        return SimpleNamespace(net=net, updater=updater)
+    W = d2l.array(W)
+    W.attach_grad()
+    autograd = importlib.import_module("mxnet").autograd
+
+    def plain(X):
+        Y = d2l.matmul(X.reshape(len(X), -1), W)
+        return d2l.dropout_layer(Y, rate) if autograd.is_training() else Y
+
+    return SimpleNamespace(net=plain, updater=lambda batch_size: d2l.sgd([W], lr, batch_size))

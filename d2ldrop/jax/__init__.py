@@ -26,6 +26,7 @@ from jax.experimental import io_callback
 from d2ldrop import data as _data
 from d2ldrop.backend import Metrics
 from d2ldrop.board import ProgressBoard
+from d2ldrop.classic import Accumulator, Animator, Timer, accuracy, get_fashion_mnist_labels, loaders
 from d2ldrop.errors import ArgumentTypeError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.jax.keys import give_key, is_traced, module_key, random_drops, renewing
@@ -221,6 +222,11 @@ class Digits(DataModule, _data.Digits):
 
 class FashionMNIST(DataModule, _data.FashionMNIST):
     """Fashion-MNIST, with batches of arrays (N, H, W, 1)."""
+
+
+def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
+    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
+    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
 
 
 # Models

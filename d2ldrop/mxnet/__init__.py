@@ -12,6 +12,19 @@ import numpy as onp  # noqa: ICN001 - here, as in the book, `np` is MXNet's
 from d2ldrop import data as _data
 from d2ldrop.backend import Metrics
 from d2ldrop.board import ProgressBoard
+from d2ldrop.classic import (
+    Accumulator,
+    Animator,
+    Timer,
+    accuracy,
+    evaluate_accuracy,
+    evaluate_loss,
+    get_fashion_mnist_labels,
+    loaders,
+    predict_ch3,
+    train_ch3,
+    train_epoch_ch3,
+)
 from d2ldrop.errors import ArgumentTypeError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.module import BaseClassifier, BaseModule, recording
@@ -26,6 +39,8 @@ with warnings.catch_warnings():
         import mxnet as mx
         from mxnet import autograd, gluon, np, npx
         from mxnet.gluon import nn
+
+from d2ldrop.mxnet.classic import learn, outputs, sgd, total_loss
 
 # In this thread, from now on, arrays may have shape () or no elements, and gluon's layers make and take `np` arrays. It
 # changes how all MXNet code in the thread behaves, and is what the book's readers call at the top of their notebooks.
@@ -186,6 +201,11 @@ class Digits(ArrayData, _data.Digits):
 
 class FashionMNIST(ArrayData, _data.FashionMNIST):
     """Fashion-MNIST, with batches of arrays (N, 1, H, W)."""
+
+
+def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
+    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
+    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
 
 
 # Models

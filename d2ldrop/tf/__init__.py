@@ -13,6 +13,19 @@ import numpy as np
 from d2ldrop import data as _data
 from d2ldrop.backend import Metrics
 from d2ldrop.board import ProgressBoard
+from d2ldrop.classic import (
+    Accumulator,
+    Animator,
+    Timer,
+    accuracy,
+    evaluate_accuracy,
+    evaluate_loss,
+    get_fashion_mnist_labels,
+    loaders,
+    predict_ch3,
+    train_ch3,
+    train_epoch_ch3,
+)
 from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.module import BaseClassifier, BaseModule, recording
@@ -27,6 +40,7 @@ with quietly(stderr=os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0"):
     import tensorflow as tf
 
     from d2ldrop.tf import bridge
+    from d2ldrop.tf.classic import learn, outputs, sgd, total_loss
 
 for _gpu in tf.config.list_physical_devices("GPU"):
     with suppress(RuntimeError, ValueError):  # in use already, or told how much memory to take
@@ -184,6 +198,11 @@ class Digits(ArrayData, _data.Digits):
 
 class FashionMNIST(ArrayData, _data.FashionMNIST):
     """Fashion-MNIST, with batches of tensors (N, H, W, 1)."""
+
+
+def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
+    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
+    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
 
 
 # Models

@@ -13,11 +13,25 @@ from torch.nn.parameter import UninitializedParameter
 from d2ldrop import data as _data
 from d2ldrop.backend import Metrics
 from d2ldrop.board import ProgressBoard
+from d2ldrop.classic import (
+    Accumulator,
+    Animator,
+    Timer,
+    accuracy,
+    evaluate_accuracy,
+    evaluate_loss,
+    get_fashion_mnist_labels,
+    loaders,
+    predict_ch3,
+    train_ch3,
+    train_epoch_ch3,
+)
 from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.module import BaseClassifier, BaseModule, recording
 from d2ldrop.pictures import plot, plt, set_figsize, show_images, use_svg_display
 from d2ldrop.randomness import lanes, odds, shared_generator
+from d2ldrop.torch.classic import learn, outputs, sgd, total_loss
 from d2ldrop.trainer import Trainer
 from d2ldrop.weights import checked
 
@@ -196,6 +210,11 @@ class Digits(DataModule, _data.Digits):
 
 class FashionMNIST(DataModule, _data.FashionMNIST):
     """Fashion-MNIST, with batches of tensors (N, 1, H, W)."""
+
+
+def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
+    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
+    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
 
 
 # Models

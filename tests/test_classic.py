@@ -1,0 +1,128 @@
+"""The function edition: nets are the framework's own, or plain functions; dropout is on while they train."""
+
+import time
+
+import numpy as np
+import pytest
+from frameworks import concise_net, scratch_net
+
+import d2ldrop
+
+NETS = [concise_net, scratch_net]
+
+
+def functional(test):
+    """Run a test for the frameworks that the edition is for."""
+    for name in ("torch", "tf", "mxnet"):
+        test = getattr(pytest.mark, f"only_{name}")(test)
+    return test
+
+
+def iterators(d2l, batch_size=64):
+    data = d2l.Digits(batch_size)
+    return data.train_dataloader(), data.val_dataloader()
+
+
+@functional
+@pytest.mark.parametrize("make", NETS)
+def test_dropout_is_on_in_training_and_off_in_evaluation(d2l, make):
+    parts, (train_iter, test_iter) = make(d2l, 0.5), iterators(d2l)
+    loss, zeros = concise_net(d2l, 0).losses[0], []
+
+    def spying_loss(y_hat, y):
+        zeros.append((d2l.numpy(y_hat) == 0).mean())
+        return loss(y, y_hat) if d2l.name == "tf" else loss(y_hat, y)
+
+    d2l.train_epoch_ch3(parts.net, train_iter, spying_loss, parts.updater)
+    assert len(zeros) == 23
+    assert min(zeros) > 0.4
+    assert max(zeros) < 0.6
+    zeros.clear()
+    d2l.evaluate_loss(parts.net, test_iter, spying_loss)
+    assert zeros == [0] * 6
+
+
+@functional
+@pytest.mark.parametrize("make", NETS)
+def test_losses_averaged_and_per_sample_are_one(d2l, make):
+    """They report the same mean loss, also over a last batch that is shorter, and train the same."""
+    results = []
+    for which in (0, 1):
+        d2l.seed(0)
+        parts, data = make(d2l, 0.0), d2l.Digits(batch_size=100)
+        loss = concise_net(d2l, 0).losses[which]
+        ordered = list(data.val_dataloader())
+        before = d2l.evaluate_loss(parts.net, ordered, loss)
+        train_loss, train_acc = d2l.train_epoch_ch3(parts.net, ordered, loss, parts.updater)
+        results.append((train_loss, train_acc, d2l.evaluate_loss(parts.net, ordered, loss) - before))
+    if make is scratch_net:  # its weights are the same each time
+        assert results[0] == pytest.approx(results[1], rel=1e-5)
+    for train_loss, train_acc, gain in results:
+        assert 0.5 < train_loss < 3
+        assert 0 <= train_acc <= 1
+        assert gain < 0
+
+
+@functional
+@pytest.mark.parametrize("make", NETS)
+def test_train_and_predict(d2l, make):
+    parts, (train_iter, test_iter) = make(d2l, 0.2), iterators(d2l)
+    history = d2l.train_ch3(parts.net, train_iter, test_iter, concise_net(d2l, 0).losses[0], 5, parts.updater)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
+    assert set(history[0]) == {"epoch", "train_loss", "train_acc", "test_acc"}
+    assert history[-1]["test_acc"] > 0.8
+    assert history[-1]["test_acc"] == pytest.approx(d2l.evaluate_accuracy(parts.net, test_iter))
+    axes = d2l.predict_ch3(parts.net, test_iter, n=4)
+    assert len(axes) == 4
+    assert "\n" in axes[0].get_title()
+    assert axes[0].images[0].get_array().shape == (8, 8)
+
+
+def test_accuracy_counts(d2l):
+    Y_hat = d2l.array(np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], np.float32))
+    y = d2l.array(np.array([1, 1, 1], np.int32))
+    assert d2l.accuracy(Y_hat, y) == 2.0
+    assert d2l.accuracy(d2l.array(np.array([1, 0, 1], np.int32)), y) == 2.0
+
+
+def test_the_other_frameworks_say_so(d2l):
+    if hasattr(d2l, "train_ch3"):
+        assert {"learn", "outputs", "total_loss", "sgd"} <= set(dir(d2l))
+        return
+    from d2ldrop.classic import evaluate_accuracy
+
+    with pytest.raises(d2ldrop.UsageError, match="Expected arrays of torch, tf or mxnet"):
+        evaluate_accuracy(lambda X: X, d2l.Digits().val_dataloader())
+
+
+def test_load_data(d2l, fashion_mnist, monkeypatch):
+    monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
+    train_iter, test_iter = d2l.load_data_fashion_mnist(256)
+    assert (len(train_iter), len(test_iter)) == (235, 40)
+    first, second = (d2l.numpy(next(iter(train_iter))[1]).tolist() for _ in range(2))
+    assert first != second
+    assert d2l.get_fashion_mnist_labels(next(iter(test_iter))[1])[0] == "ankle boot"
+
+
+def test_timer(d2l):
+    timer = d2l.Timer()
+    time.sleep(0.01)
+    assert timer.stop() >= 0.01
+    timer.start()
+    timer.stop()
+    assert timer.sum() == pytest.approx(timer.cumsum()[-1])
+    assert timer.avg() == pytest.approx(timer.sum() / 2)
+
+
+def test_accumulator_and_animator(d2l):
+    metric = d2l.Accumulator(2)
+    metric.add(1, d2l.ones((1,))[0])
+    metric.add(2.5, 1)
+    assert (metric[0], metric[1]) == (3.5, 2)
+    metric.reset()
+    assert metric[0] == 0
+    animator = d2l.Animator(legend=["a", "b"], nrows=2, ncols=2)
+    animator.add(1, (2, None))
+    animator.add(2, (3, 4))
+    animator.add(3, 5)
+    assert animator.board.curves == {"a": ([1, 2, 3], [2, 3, 5]), "b": ([2], [4])}
