@@ -6,9 +6,9 @@ dropout masks) travels beside it in a `State`, and each step returns a new one.
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from d2ldrop.classic import Accumulator, Animator, Timer, accuracy, get_fashion_
 from d2ldrop.errors import ArgumentTypeError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.jax.keys import give_key, is_traced, module_key, random_drops, renewing
-from d2ldrop.jax.modules import FlaxModule, in_mode
+from d2ldrop.jax.modules import FlaxModule, create, in_mode, named
 from d2ldrop.module import BaseClassifier, BaseModule, recording
 from d2ldrop.pictures import plot, plt, set_figsize, show_images, use_svg_display
 from d2ldrop.randomness import lanes, odds, shared_generator, sharing_masks
@@ -240,7 +240,6 @@ class Module(BaseModule, FlaxModule):
     """
 
     backend = sys.modules[__name__]  # type: ignore[assignment]
-    dense: ClassVar[tuple[tuple[str, ...], ...]] = ()  # where the fully connected layers are, once there are any
 
     def __call__(self, *inputs: Array) -> Array:
         """Return the outputs for inputs (N, ...)."""
@@ -257,30 +256,31 @@ class Module(BaseModule, FlaxModule):
     def training_step(self, params: Any, batch: Batch, state: "State") -> tuple[Any, Any]:
         """Return ((loss of a batch, dictionary of what else came out), gradient), and report the loss."""
 
-        def objective(params: Any) -> tuple[Array, dict[str, Any]]:
+        def objective(params: Any) -> tuple[Array, Mapping[str, Any]]:
             return _pair(self.loss(params, batch[:-1], batch[-1], state))
 
         value, grads = jax.value_and_grad(objective, has_aux=True)(params)
-        self.report(value, params, batch, state, train=True)
+        self._report(value, params, batch, state, train=True)
         return value, grads
 
     def validation_step(self, params: Any, batch: Batch, state: "State") -> None:
         """Report the loss of a batch that is not trained on."""
-        self.report(_pair(self.loss(params, batch[:-1], batch[-1], state)), params, batch, state, train=False)
+        self._report(_pair(self.loss(params, batch[:-1], batch[-1], state)), params, batch, state, train=False)
 
-    def report(self, value: Any, params: Any, batch: Batch, state: "State", train: bool) -> None:
+    def _report(self, value: Any, params: Any, batch: Batch, state: "State", train: bool) -> None:
         """Plot what a step found."""
         self.plot("loss", value[0], train)
 
     def apply_init(self, inputs: Batch, key: Array | None = None) -> Any:
         """Create parameters from a key, with the shapes that `inputs` need; return them in a dictionary."""
-        _create(self, inputs, get_key() if key is None else key)
+        create(self, inputs, get_key() if key is None else key)
         return self.learned
 
 
-def _pair(value: Any) -> tuple[Array, dict[str, Any]]:
-    """Return a loss, and what came with it."""
-    return value if isinstance(value, tuple) else (value, {})
+def _pair(value: Any) -> tuple[Array, Mapping[str, Any]]:
+    """Return a loss, and the dictionary of what came with it."""
+    loss, extra = value if isinstance(value, tuple) else (value, {})
+    return loss, extra if isinstance(extra, Mapping) else {}
 
 
 class Classifier(Module, BaseClassifier):
@@ -311,9 +311,9 @@ class Classifier(Module, BaseClassifier):
         hits = (Y_hat.reshape(-1, Y_hat.shape[-1]).argmax(axis=1) == Y.reshape(-1)).astype(jnp.float32)
         return hits.mean() if averaged else hits
 
-    def report(self, value: Any, params: Any, batch: Batch, state: "State", train: bool) -> None:
+    def _report(self, value: Any, params: Any, batch: Batch, state: "State", train: bool) -> None:
         """Plot loss and accuracy; in training, both are under dropout."""
-        super().report(value, params, batch, state, train)
+        super()._report(value, params, batch, state, train)
         Y_hat = value[1].get("logits")
         if Y_hat is None:  # a loss of the reader's own kept them: ask again, with the same key and so the same masks
             with sharing_masks(None):
@@ -452,7 +452,7 @@ class State(TrainState):
 
 
 class Steps:
-    """The steps of one training, compiled for each shape of batch when they first run; data are arguments to them."""
+    """The steps of one training; they are compiled when they first run, once for each shape of batch."""
 
     def __init__(self, model: Module):
         self.model = model
@@ -461,19 +461,19 @@ class Steps:
     def compile(self) -> None:
         """Forget what was compiled; hyperparameters are constants of the new steps."""
         model, self.hparams = self.model, self.model.hparams
+        self.names: list[str] = []  # of the metrics, as they are reported
         learner, judge = in_mode(model, training=True), in_mode(model, training=False)
 
         def train(state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
-            key = jax.random.fold_in(state.dropout_rng, state.step)
+            key = jax.random.fold_in(state.dropout_rng, state.step)  # a new one for each step
+            seen = state.replace(apply_fn=learner.apply, dropout_rng=key)
             with recording() as metrics:
-                value, grads = learner.training_step(
-                    state.params, _inputs(batch), state.replace(apply_fn=learner.apply, dropout_rng=key)
-                )
+                value, grads = learner.training_step(state.params, _inputs(batch), seen)
+            self.names += metrics
             if clip > 0:
                 grads = clip_gradients(clip, grads)
-            return state.apply_gradients(
-                grads=grads, batch_stats=_pair(value)[1].get("batch_stats", state.batch_stats)
-            ), metrics
+            batch_stats = _pair(value)[1].get("batch_stats", state.batch_stats)
+            return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
 
         def epoch(state: State, data: Batch, rows: Array, clip: float) -> tuple[State, Metrics]:
             def body(state: State, row: Array) -> tuple[State, Metrics]:
@@ -484,6 +484,7 @@ class Steps:
         def evaluate(state: State, batch: Batch) -> Metrics:
             with recording() as metrics:
                 judge.validation_step(state.params, _inputs(batch), state.replace(apply_fn=judge.apply))
+            self.names += metrics
             return metrics
 
         train = renewing(train)
@@ -495,23 +496,9 @@ def build(model: Module, inputs: Batch, device: jax.Device) -> bool:
     """Put the parameters on the device, and create them if there are none; return whether there were none."""
     new = model.learned is None
     if new:
-        _create(model, inputs, get_key())
+        create(model, _inputs((*inputs, inputs[0]))[:-1], get_key())
     model.learned = jax.device_put(model.learned, device)
     return new
-
-
-def _create(model: Module, inputs: Batch, key: Array) -> None:
-    """Create parameters, and note the fully connected layers in the order in which they are called."""
-    called = []
-
-    def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, nn.Dense):
-            called.append(context.module.path)
-        return method(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        model.learned = in_mode(model, training=False).init(key, *_inputs((*inputs, inputs[0]))[:-1])
-    model.dense = tuple(dict.fromkeys(called))
 
 
 def init_state(model: Module, optim: Any, seed: int | None) -> State:
@@ -542,7 +529,7 @@ def train_epoch(state: State, data: Batch, order: np.ndarray, batch_size: int, c
 
 def eval_step(state: State, batch: Batch) -> Metrics:
     """Return the metrics of one batch, without dropout and gradients."""
-    return _steps(state, training=False).evaluate(state, batch)
+    return _in_order(state, _steps(state, training=False).evaluate(state, batch))
 
 
 def predict(model: Module, X: Array) -> Array:
@@ -574,7 +561,12 @@ def _steps(state: State, training: bool) -> Steps:
 def _kept(state: State, metrics: Metrics) -> tuple[State, Metrics]:
     """Let the model know what was learned, and pass it on."""
     state.steps.model.learned = {"params": state.params, "batch_stats": state.batch_stats}
-    return state, metrics
+    return state, _in_order(state, metrics)
+
+
+def _in_order(state: State, metrics: Metrics) -> Metrics:
+    """Return the metrics in the order in which the step reported them; JAX sorts dictionaries by their keys."""
+    return {name: metrics[name] for name in state.steps.names if name in metrics}
 
 
 # Weights: their names and layouts in files
@@ -583,28 +575,16 @@ def _kept(state: State, metrics: Metrics) -> tuple[State, Metrics]:
 def get_weights(model: Module) -> dict[str, np.ndarray]:
     """Return copies of all parameters, the fully connected layers' as lin1.weight (outputs, inputs), lin1.bias, ..."""
     flat = traverse_util.flatten_dict(model.learned)
-    return {name: numpy(flat[path].T if turned else flat[path]) for name, path, turned in _named(model, flat)}
+    return {name: numpy(flat[path].T if turned else flat[path]) for name, path, turned in named(model, flat)}
 
 
 def set_weights(model: Module, weights: dict[str, np.ndarray]) -> None:
     """Assign all parameters."""
     flat = traverse_util.flatten_dict(model.learned)
-    named = list(_named(model, flat))
-    shapes = {name: flat[path].shape[::-1] if turned else flat[path].shape for name, path, turned in named}
+    parameters = list(named(model, flat))
+    shapes = {name: flat[path].shape[::-1] if turned else flat[path].shape for name, path, turned in parameters}
     weights = checked(weights, shapes)
-    for name, path, turned in named:
+    for name, path, turned in parameters:
         value = weights[name].T if turned else weights[name]
         flat[path] = jax.device_put(jnp.array(value, flat[path].dtype), flat[path].device)
     model.learned = traverse_util.unflatten_dict(flat)
-
-
-def _named(model: Module, flat: dict[tuple[str, ...], Any]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    """Yield each parameter's name in files, where Flax keeps it, and whether files hold it transposed."""
-    files = {}
-    for k, layer in enumerate(model.dense, start=1):
-        files[("params", *layer, "kernel")] = (f"lin{k}.weight", True)
-        files[("params", *layer, "bias")] = (f"lin{k}.bias", False)
-    for path in (*files, *(path for path in flat if path not in files)):
-        name, turned = files.get(path, (".".join(path[1:]), False))
-        if path in flat:
-            yield name, path, turned

@@ -70,7 +70,7 @@ def is_traced(X: Any) -> bool:
 
 def module_key(stream: str) -> Array | None:
     """Return a new key from a stream of the Flax module whose method runs now, if there is one that has it."""
-    module = flax_context.module_stack[-1]
+    module = flax_context.module_stack[-1]  # Flax itself looks here, when a module is made inside of another
     found = module is not None and module.scope is not None and module.scope.has_rng(stream)
     return module.make_rng(stream) if found else None
 

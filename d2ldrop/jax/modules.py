@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
@@ -19,6 +19,7 @@ class FlaxModule(nn.Module):
     training: bool = field(default=True, kw_only=True)
 
     _learned = None
+    _dense: ClassVar[Any] = ()  # the fully connected layers: where their parameters are
 
     @property
     def learned(self) -> dict[str, Any] | None:
@@ -79,3 +80,29 @@ def _callable_outside(call: Callable[..., Any]) -> Callable[..., Any]:
         return self.apply(self.learned, *inputs, rngs=rngs, mutable=["batch_stats"])[0]
 
     return anywhere
+
+
+def create(model: Any, inputs: tuple[jax.Array, ...], key: jax.Array) -> None:
+    """Create parameters, and note the fully connected layers in the order in which they are called."""
+    called = []
+
+    def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, nn.Dense):
+            called.append(context.module.path)
+        return method(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        model.learned = in_mode(model, training=False).init(key, *inputs)
+    model._dense = tuple(dict.fromkeys(called))
+
+
+def named(model: Any, flat: dict[tuple[str, ...], Any]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """Yield each parameter's name in files, where Flax keeps it, and whether files hold it transposed."""
+    files = {}
+    for k, layer in enumerate(model._dense, start=1):
+        files[("params", *layer, "kernel")] = (f"lin{k}.weight", True)
+        files[("params", *layer, "bias")] = (f"lin{k}.bias", False)
+    for path in (*files, *(path for path in flat if path not in files)):
+        name, turned = files.get(path, (".".join(path[1:]), False))
+        if path in flat:
+            yield name, path, turned
