@@ -159,6 +159,8 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
 def dropout_mask(shape: tuple[int, ...], dropout: float) -> tuple[np.ndarray, float]:
     """Draw which elements stay, and return with it the factor by which these are scaled."""
     threshold, scale = odds(dropout)
+    if threshold == 0:
+        return np.ones(shape, bool), scale
     return lanes(shape, shared_generator() or _rng) >= threshold, scale
 
 
@@ -170,7 +172,7 @@ def masked(X: np.ndarray, keep: np.ndarray, scale: float) -> np.ndarray:
     """
     bits = f"i{X.dtype.itemsize}"
     kept: np.ndarray = (X.view(bits) & -keep.astype(bits)).view(X.dtype)
-    return kept * X.dtype.type(scale)
+    return kept * X.dtype.type(min(scale, np.finfo(X.dtype).max))
 
 
 # Data

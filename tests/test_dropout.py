@@ -71,6 +71,12 @@ def test_a_dropped_inf_or_nan_becomes_zero(d2l):
             assert not host(d2l, d2ldrop.dropout_layer(X, 1)).any()
 
 
+def test_a_p_of_almost_1_leaves_no_nan(d2l):
+    """The scale is 65536 then, more than float16 holds."""
+    for dtype in floats(d2l):
+        assert not host(d2l, d2ldrop.dropout_layer(as_dtype(d2l, np.zeros(100, np.float32), dtype), 0.99999)).any()
+
+
 def test_the_mask_is_new_at_every_call(d2l):
     X = as_dtype(d2l, np.ones((32, 32), np.float32), "float32")
     masks = {host(d2l, d2ldrop.dropout_layer(X, 0.5)).tobytes() for _ in range(20)}
@@ -208,7 +214,7 @@ def test_lanes_are_uniform():
 def test_shared_masks_drop_the_same_elements_everywhere(d2l):
     X, oracle = np.ones((33, 7), np.float32), d2ldrop.backend("numpy")
     with sharing_masks(np.random.Generator(np.random.Philox(1))):
-        expected = [oracle.dropout_layer(X, p) for p in (0.2, 0.5, 0.5)]
+        expected = [oracle.dropout_layer(X, p) for p in (0.2, 0.5, 0.5)]  # twice the same p, not the same mask
     with sharing_masks(np.random.Generator(np.random.Philox(1))):
         received = [d2l.numpy(d2ldrop.dropout_layer(d2l.array(X), p)) for p in (0.2, 0.5, 0.5)]
     np.testing.assert_allclose(received, expected, rtol=1e-6)

@@ -141,44 +141,6 @@ def test_a_model_that_lacks_a_method_says_so(d2l):
             method()
 
 
-@pytest.mark.only_torch
-def test_a_reader_s_own_models(d2l):
-    import torch
-    from torch import nn
-
-    def dropout_layer(X, dropout):
-        mask = (torch.rand(X.shape) > dropout).float()
-        return mask * X / (1.0 - dropout)
-
-    class Scratch(d2l.Classifier):
-        def __init__(self, num_outputs, lr):
-            super().__init__()
-            self.save_hyperparameters()
-            self.lin1, self.lin2 = nn.LazyLinear(32), nn.LazyLinear(num_outputs)
-
-        def forward(self, X):
-            H = torch.relu(self.lin1(X.reshape(X.shape[0], -1)))
-            return self.lin2(dropout_layer(H, 0.2) if self.training else H)
-
-    class Concise(d2l.Classifier):
-        def __init__(self, num_outputs, lr):
-            super().__init__()
-            self.save_hyperparameters()
-            self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(32), nn.ReLU(), nn.LazyLinear(num_outputs))
-
-        def training_step(self, batch):
-            steps.append(len(batch[-1]))
-            return super().training_step(batch)
-
-    steps = []
-    trainer = d2l.Trainer(max_epochs=3, progress=False)
-    for kind in (Scratch, Concise):
-        trainer.fit(kind(num_outputs=10, lr=0.5), d2l.Digits(batch_size=64))
-        assert trainer.history[-1]["val_acc"] > 0.7
-        assert len(trainer.history) == 3
-    assert sum(steps) == 3 * 1437
-
-
 @pytest.mark.only_numpy
 def test_a_reader_s_own_layers_by_hand(d2l):
     class Scale(d2l.Layer):
