@@ -1,6 +1,6 @@
 """Measure an epoch of ours against one as the framework's users write it, in turn, in one process."""
 
-import importlib
+import importlib.util
 import json
 import statistics
 import time
@@ -59,7 +59,7 @@ def _contestants(name: str, data_name: str) -> dict[str, Callable[[], Any]]:
         trainer = Trainer(1, seed=0, progress=False)
         trainer.fit(getattr(d2l, kind)(num_outputs=data.num_classes, **CHAPTER), data)
         contestants[kind] = trainer.fit_epoch
-    if hasattr(d2l, "__path__"):  # an adapter that is a package has a room for its rivals
+    if importlib.util.find_spec(f"d2ldrop.{name}.rivals") is not None:
         rivals = importlib.import_module(f"d2ldrop.{name}.rivals")
         splits = (data.split(train, d2l.channels_last) for train in (True, False))
         contestants["plain loop"] = rivals.plain_loop(*splits, BATCH_SIZE, CHAPTER["lr"], CHAPTER["dropout_1"])

@@ -9,7 +9,7 @@ is exact for every p.
 import math
 import numbers
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -107,10 +107,8 @@ def _as_real(value: Any) -> float:
     if isinstance(value, numbers.Real):
         return float(value)
     if math.prod(getattr(value, "shape", (0,))) == 1 and not isinstance(value, (str, bytes)):
-        try:
+        with suppress(TypeError, ValueError):  # an array of text, or of complex numbers
             return float(value)
-        except (TypeError, ValueError):
-            pass  # an array of text, or of complex numbers: answered below
     raise ArgumentTypeError(f"Expected dropout to be a number in [0, 1]. Received: {value!r}")
 
 

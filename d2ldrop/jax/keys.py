@@ -52,13 +52,29 @@ def random_drops(shape: tuple[int, ...], key: Array, threshold: int) -> Array:
 
 # Keys
 
-_given: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()
+_rng = np.random.default_rng()
+_given: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()  # keys that someone still holds
 
 
-def give_key(rng: np.random.Generator) -> Array:
-    """Draw a key, and remember it as long as someone holds it."""
+def seed(seed: Any) -> None:
+    """Start the keys of `get_key` afresh, from an integer or a key of JAX."""
+    global _rng
+    _rng = np.random.default_rng(np.asarray(jax.random.key_data(seed)) if isinstance(seed, Array) else seed)
+
+
+def fresh_bits() -> np.ndarray:
+    """Return 64 random bits, as two uint32."""
+    return _rng.integers(2**32, size=2, dtype=np.uint32)
+
+
+def get_key() -> Array:
+    """Return a key that was never returned before: 64 random bits, as two uint32.
+
+    In what you compile yourself it is a constant: there, let the key be an argument. Where the trainer compiles a step,
+    such a constant is renewed whenever it is used.
+    """
     with jax.ensure_compile_time_eval():
-        key = jnp.asarray(rng.integers(2**32, size=2, dtype=np.uint32))
+        key = jnp.asarray(fresh_bits())
     _given[id(key)] = key
     return key
 

@@ -5,22 +5,19 @@ is tested against.
 """
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from d2ldrop import data as _data
-from d2ldrop.backend import Metrics
 from d2ldrop.board import ProgressBoard
 from d2ldrop.classic import Accumulator, Animator, Timer, accuracy, get_fashion_mnist_labels, loaders
 from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
-from d2ldrop.module import BaseClassifier, BaseModule, recording
+from d2ldrop.module import BaseClassifier, BaseModule
 from d2ldrop.pictures import plot, plt, set_figsize, show_images, use_svg_display
-from d2ldrop.randomness import initial_weights, lanes, odds, shared_generator
+from d2ldrop.randomness import lanes, odds, shared_generator
 from d2ldrop.trainer import Trainer
-from d2ldrop.weights import checked
 
 name = "numpy"
 channels_last = False
@@ -111,8 +108,7 @@ _rng = np.random.Generator(np.random.SFC64())
 
 def seed(seed: int) -> None:
     """Start this module's generator afresh."""
-    global _rng
-    _rng = np.random.Generator(np.random.SFC64(seed))
+    _rng.bit_generator.state = np.random.SFC64(seed).state
 
 
 def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
@@ -201,169 +197,25 @@ def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | Non
     return loaders(FashionMNIST(batch_size, resize or (28, 28)))
 
 
-# The mathematics, each function followed by its gradient
+# The mathematics, each function followed by its gradient, and the layers, are in a room of their own
 
-
-def affine(X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return X W + b for X (N, inputs), W (inputs, outputs), b (outputs,)."""
-    return X @ W + b
-
-
-def affine_backward(dY: np.ndarray, X: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the gradients with respect to X, W and b, given dY with respect to X W + b."""
-    return dY @ W.T, X.T @ dY, dY.sum(axis=0)
-
-
-def relu(X: np.ndarray) -> np.ndarray:
-    """Return the positive part of each element."""
-    return np.maximum(X, 0)
-
-
-def relu_backward(dY: np.ndarray, Y: np.ndarray) -> np.ndarray:
-    """Return the gradient with respect to the input, given dY with respect to the output Y."""
-    return dY * (Y > 0)
-
-
-def softmax(Z: np.ndarray) -> np.ndarray:
-    """Return probabilities (N, K) for logits (N, K); subtracting the largest keeps exp in range."""
-    E = np.exp(Z - Z.max(axis=1, keepdims=True))
-    return E / E.sum(axis=1, keepdims=True)
-
-
-def cross_entropy(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return -log softmax(Z) at the labels y (N,), per sample."""
-    Z = Z - Z.max(axis=1, keepdims=True)
-    return np.log(np.exp(Z).sum(axis=1)) - Z[np.arange(len(y)), y]
-
-
-def cross_entropy_backward(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) / N."""
-    dZ = softmax(Z)
-    dZ[np.arange(len(y)), y] -= 1
-    return dZ / len(y)
-
+from d2ldrop.numpy.layers import (
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    ReLU,
+    Sequential,
+    affine,
+    affine_backward,
+    cross_entropy,
+    cross_entropy_backward,
+    relu,
+    relu_backward,
+    softmax,
+)
 
 # Models
-
-
-class Layer:
-    """Base of layers: `forward` remembers what `backward` needs."""
-
-    training = False
-
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Return the output for an input."""
-        return self.forward(X)
-
-    def forward(self, X: np.ndarray) -> np.ndarray:
-        """Return the output for an input (N, ...)."""
-        return X
-
-    def backward(self, dY: np.ndarray) -> np.ndarray:
-        """Return the gradient with respect to the input, given that with respect to the output."""
-        return dY
-
-    def layers(self) -> list["Layer"]:
-        """Return the layers inside of this one, in order of definition."""
-        inside = [value for value in vars(self).values() if isinstance(value, Layer)]
-        return [layer for direct in inside for layer in (direct, *direct.layers())]
-
-    def train(self, mode: bool = True) -> None:
-        """Turn dropout on or off, here and in all layers inside."""
-        for layer in (self, *self.layers()):
-            layer.training = mode
-
-
-class Linear(Layer):
-    """An affine layer; its parameters W (inputs, outputs) and b (outputs,) are created at the first input."""
-
-    W: np.ndarray | None = None
-
-    def __init__(self, num_outputs: int):
-        self.num_outputs = num_outputs
-
-    def forward(self, X: np.ndarray) -> np.ndarray:
-        """Return X W + b."""
-        if self.W is None:
-            stream = np.random.SeedSequence(int(_rng.integers(2**63)))
-            shapes = {"weight": np.empty((self.num_outputs, X.shape[1])), "bias": np.empty(self.num_outputs)}
-            drawn = initial_weights({f"lin.{kind}": shape for kind, shape in shapes.items()}, stream)
-            self.W, self.b = np.ascontiguousarray(drawn["lin.weight"].T), drawn["lin.bias"]
-        self.X = X
-        return affine(X, self.W, self.b)
-
-    def backward(self, dY: np.ndarray) -> np.ndarray:
-        """Leave the gradients in dW and db, and return that with respect to the input."""
-        dX, self.dW, self.db = affine_backward(dY, self.X, self.W)
-        return dX
-
-
-class Flatten(Layer):
-    """Inputs (N, ...) as rows."""
-
-    def forward(self, X: np.ndarray) -> np.ndarray:
-        """Return X as (N, -1)."""
-        self.shape = X.shape
-        return X.reshape(len(X), -1)
-
-    def backward(self, dY: np.ndarray) -> np.ndarray:
-        """Return the gradient in the shape of the input."""
-        return dY.reshape(self.shape)
-
-
-class ReLU(Layer):
-    """The positive part."""
-
-    def forward(self, X: np.ndarray) -> np.ndarray:
-        """Return the positive part of each element."""
-        self.Y = relu(X)
-        return self.Y
-
-    def backward(self, dY: np.ndarray) -> np.ndarray:
-        """Let the gradient pass where the output is positive."""
-        return relu_backward(dY, self.Y)
-
-
-class Dropout(Layer):
-    """`dropout_layer` while training, nothing otherwise."""
-
-    def __init__(self, dropout: float):
-        odds(dropout)
-        self.dropout = dropout
-
-    def forward(self, X: np.ndarray) -> np.ndarray:
-        """Draw a new mask, and apply it."""
-        if not self.training:
-            return X
-        self.keep, self.scale = dropout_mask(X.shape, self.dropout)
-        return masked(X, self.keep, self.scale)
-
-    def backward(self, dY: np.ndarray) -> np.ndarray:
-        """Apply the same mask, and the same factor, to the gradient."""
-        return masked(dY, self.keep, self.scale) if self.training else dY
-
-
-class Sequential(Layer):
-    """Layers one after the other."""
-
-    def __init__(self, *layers: Layer):
-        self.sequence = layers
-
-    def forward(self, X: np.ndarray) -> np.ndarray:
-        """Pass the input through all layers."""
-        for layer in self.sequence:
-            X = layer(X)
-        return X
-
-    def backward(self, dY: np.ndarray) -> np.ndarray:
-        """Pass the gradient back through all layers."""
-        for layer in reversed(self.sequence):
-            dY = layer.backward(dY)
-        return dY
-
-    def layers(self) -> list[Layer]:
-        """Return the layers inside of this one."""
-        return [layer for direct in self.sequence for layer in (direct, *direct.layers())]
 
 
 class Module(BaseModule, Layer):
@@ -509,101 +361,17 @@ class DropoutMLP(Classifier):
         )  # fmt: skip
 
 
-# Training: how the one Trainer drives this framework
+# Training, and weights in files: the seam's other half is in a room of its own
 
-
-@dataclass
-class State:
-    """What training carries from step to step; it is changed in place."""
-
-    model: Module
-    optim: Any
-
-
-def build(model: Module, inputs: tuple[np.ndarray, ...], device: str) -> bool:
-    """Create the parameters; return whether there were any to create."""
-    new = any(layer.W is None for layer in model.parameters())
-    if new:
-        model.train(False)
-        model(*inputs)
-    return new
-
-
-def init_state(model: Module, optim: Any, seed: int | None) -> State:
-    """Pair the model with its optimiser, and start dropout's stream."""
-    if seed is not None:
-        globals()["seed"](seed)
-    return State(model, optim)
-
-
-def train_step(state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
-    """Take one step of the optimiser."""
-    state.model.train()
-    with recording() as metrics:
-        state.model.training_step(_inputs(batch))
-    state.model.backward(state.model.dloss)
-    if clip > 0:
-        clip_gradients(clip, state.model)
-    state.optim.step()
-    return state, metrics
-
-
-def train_epoch(
-    state: State, data: tuple[np.ndarray, ...], order: np.ndarray, batch_size: int, clip: float
-) -> tuple[State, Metrics]:
-    """Take a step for each `batch_size` entries of `order`; return a vector of each metric."""
-    steps = []
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        state, metrics = train_step(state, tuple(samples[chosen] for samples in data), clip)
-        steps.append(metrics)
-    return state, {key: np.array([metrics[key] for metrics in steps]) for key in steps[0]}
-
-
-def eval_step(state: State, batch: tuple[np.ndarray, ...]) -> Metrics:
-    """Return the metrics of one batch, without dropout."""
-    state.model.train(False)
-    with recording() as metrics:
-        state.model.validation_step(_inputs(batch))
-    return metrics
-
-
-def predict(model: Module, X: np.ndarray) -> np.ndarray:
-    """Return the outputs of the model, without dropout."""
-    model.train(False)
-    return model(*_inputs((X, X))[:-1])
-
-
-def clip_gradients(grad_clip_val: float, model: Module) -> Module:
-    """Scale the gradients, so that their common norm is at most `grad_clip_val`."""
-    norm = np.sqrt(sum(np.vdot(grad, grad) for layer in model.parameters() for grad in (layer.dW, layer.db)))
-    if norm > grad_clip_val:
-        for layer in model.parameters():
-            layer.dW *= grad_clip_val / norm
-            layer.db *= grad_clip_val / norm
-    return model
-
-
-def _inputs(batch: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Turn stored pixels, uint8, into float32 in [0, 1]."""
-    return (*map(_data.as_floats, batch[:-1]), batch[-1])
-
-
-# Weights: their names and layouts in files
-
-
-def get_weights(model: Module) -> dict[str, np.ndarray]:
-    """Return copies of all parameters, as lin1.weight (outputs, inputs), lin1.bias (outputs,), lin2.weight, ..."""
-    weights: dict[str, np.ndarray] = {}
-    for k, layer in enumerate(model.parameters(), start=1):
-        weights |= {f"lin{k}.weight": layer.W.T.copy(), f"lin{k}.bias": layer.b.copy()}
-    return weights
-
-
-def set_weights(model: Module, weights: dict[str, np.ndarray]) -> None:
-    """Assign all parameters."""
-    own = get_weights(model)
-    weights = checked(weights, {name: value.shape for name, value in own.items()})
-    for k, layer in enumerate(model.parameters(), start=1):
-        layer.W[...] = weights[f"lin{k}.weight"].T
-        layer.b[...] = weights[f"lin{k}.bias"]
+from d2ldrop.numpy.training import (
+    State,
+    build,
+    clip_gradients,
+    eval_step,
+    get_weights,
+    init_state,
+    predict,
+    set_weights,
+    train_epoch,
+    train_step,
+)
