@@ -20,9 +20,10 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})
     X, X_val = (np.array(as_floats(split.X)) for split in (train, val))
     y, y_val = (np.array(split.y.astype(onp.int32)) for split in (train, val))
+    rng = onp.random.default_rng()
 
     def epoch() -> float:
-        order = np.array(onp.random.permutation(len(y)))
+        order = np.array(rng.permutation(len(y)))
         for start in range(0, len(y), batch_size):
             chosen = order[start : start + batch_size]
             with autograd.record():
