@@ -60,7 +60,7 @@ def train_epoch(
     """Take a step for each `batch_size` entries of `order`; return a vector of each metric, still on the device."""
     steps = []
     for chosen in torch.from_numpy(order).to(data[0].device).split(batch_size):
-        state, metrics = train_step(state, tuple(samples[chosen] for samples in data), clip)
+        state, metrics = train_step(state, tuple(samples.index_select(0, chosen) for samples in data), clip)
         steps.append(metrics)
     return state, {key: torch.stack([metrics[key] for metrics in steps]) for key in steps[0]}
 
