@@ -121,7 +121,8 @@ def _run(program: ClosedJaxpr, inputs: list[Any], keys: Iterator[Array]) -> list
         if line.primitive.name in ("jit", "pjit"):  # a function inside, with constants of its own
             results = _run(line.params["jaxpr"], operands, keys)
         else:
-            functions, params = line.primitive.get_bind_params(line.params)
+            bound = line.primitive.get_bind_params(line.params)
+            functions, params = bound if isinstance(bound, tuple) else ((), bound)  # the latter since JAX 0.8
             results = line.primitive.bind(*functions, *operands, **params)
         several = line.primitive.multiple_results
         values.update(zip(line.outvars, results if several else [results], strict=True))

@@ -168,7 +168,7 @@ def masked(X: np.ndarray, keep: np.ndarray, scale: float) -> np.ndarray:
     """
     bits = f"i{X.dtype.itemsize}"
     kept: np.ndarray = (X.view(bits) & -keep.astype(bits)).view(X.dtype)
-    return kept * X.dtype.type(min(scale, np.finfo(X.dtype).max))
+    return kept * X.dtype.type(min(scale, float(np.finfo(X.dtype).max)))
 
 
 # Data
