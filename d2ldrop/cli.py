@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", choices=MODELS, default="scratch", help="dropout by hand, or the framework's own layers")
     add("--data", choices=["auto", *DATA], default="auto", help="auto: Fashion-MNIST if it can be had, else the digits")
     add("--epochs", type=count, default=10, help="passes over the training samples")
-    add("--batch-size", type=count, default=256, help="samples per step")
+    add("--batch-size", type=count, default=argparse.SUPPRESS, help="samples per step (default: 256, or 16 for digits)")
     add("--lr", type=positive, default=0.1, help="learning rate")
     add("--dropout-1", type=probability, default=0.5, help="probability of dropping, first hidden layer")
     add("--dropout-2", type=probability, default=0.5, help="probability of dropping, second hidden layer")
@@ -117,7 +117,7 @@ def train(args: argparse.Namespace) -> int:
     tell = (lambda *_: None) if args.quiet else print
     d2l: Any = backend(args.backend)
     num_gpus = gpus(d2l, args.device)
-    name, data = choose_data(d2l, args.data, args.batch_size, tell)
+    name, data = choose_data(d2l, args.data, vars(args).get("batch_size"), tell)
     model = getattr(d2l, MODELS[args.model])(
         num_outputs=data.num_classes,
         num_hiddens_1=args.hidden_1,
@@ -225,18 +225,21 @@ class EpochLines(Callback):
         print(f"epoch {row['epoch']}/{trainer.max_epochs}: {numbers}, {row['seconds']:.2f} s", flush=True)
 
 
-def choose_data(d2l: Any, wanted: str, batch_size: int, tell: Callable[[str], None]) -> tuple[str, ImageData]:
-    """Return the name of a data set and the data, saying in one line which and why."""
+def choose_data(d2l: Any, wanted: str, batch_size: int | None, tell: Callable[[str], None]) -> tuple[str, ImageData]:
+    """Return the name of a data set and the data, saying in one line which and why.
+
+    The chapter's batches of 256 would leave the digits, 1,437 of them, too few steps to learn from.
+    """
     if wanted == "digits":
         tell("data: the digits of scikit-learn, as asked for")
-        return wanted, d2l.Digits(batch_size)
+        return wanted, d2l.Digits(batch_size or 16)
     try:
-        data = d2l.FashionMNIST(batch_size)
+        data = d2l.FashionMNIST(batch_size or 256)
     except DataNotFoundError:
         if wanted != "auto":
             raise
         tell("data: the digits of scikit-learn, because Fashion-MNIST is not on this machine and cannot be fetched")
-        return "digits", d2l.Digits(batch_size)
+        return "digits", d2l.Digits(batch_size or 16)
     tell(f"data: Fashion-MNIST, from {data.folder}")
     return "fashion-mnist", data
 

@@ -52,7 +52,7 @@ def test_auto_takes_fashion_mnist_when_it_is_there(fashion_mnist, monkeypatch, c
     assert f"data: Fashion-MNIST, from {fashion_mnist}" in capsys.readouterr().out
 
 
-def test_auto_takes_the_digits_when_fashion_mnist_cannot_be_had(monkeypatch, capsys):
+def test_auto_takes_the_digits_when_fashion_mnist_cannot_be_had(monkeypatch, capsys, tmp_path):
     def nowhere(*_, **__):
         raise DataNotFoundError("no network")
 
@@ -60,6 +60,9 @@ def test_auto_takes_the_digits_when_fashion_mnist_cannot_be_had(monkeypatch, cap
     monkeypatch.setattr(data.FashionMNIST, "locate", classmethod(lambda *_: None))
     assert run("train", "--backend", "numpy", "--epochs", "1") == 0
     assert "data: the digits of scikit-learn, because Fashion-MNIST is not" in capsys.readouterr().out
+    assert run("train", "--backend", "numpy", "--quiet", "--history", tmp_path / "h.csv") == 0
+    with open(tmp_path / "h.csv", newline="") as file:
+        assert float(list(csv.DictReader(file))[-1]["val_acc"]) > 0.9
     assert run("train", "--backend", "numpy", "--data", "fashion-mnist") == 1
     assert capsys.readouterr().err == "d2ldrop train: error: no network\n"
 
