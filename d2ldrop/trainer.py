@@ -89,7 +89,7 @@ class Trainer(HyperParameters):
         self.history: list[dict[str, float]] = []
         self.epoch_log: dict[str, tuple[list[float], list[int]]] = {}
         self._trained_at: float | None = None  # when the epoch's training ended, and validation began
-        self._pending: dict[tuple[str, bool], tuple[list[Array], list[int]]] = {}  # the same, not yet fetched
+        self._pending: dict[tuple[str, bool], tuple[list[Array], list[int]]] = {}  # like epoch_log, not yet fetched
         self.should_stop = False
 
     # Training
