@@ -5,6 +5,7 @@ import pytest
 
 import d2ldrop
 from d2ldrop import compare
+from d2ldrop.randomness import sharing_masks
 
 
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
@@ -19,6 +20,32 @@ def test_the_older_edition_s_values(d2l, hparams, fashion_mnist):
     model = d2l.DropoutMLPScratch(**{**hparams, "dropout_1": 0.2, "lr": 0.5})
     trainer.fit(model, d2l.FashionMNIST(batch_size=256, root=fashion_mnist))
     assert max(row["val_acc"] for row in trainer.history) >= 0.855
+
+
+@pytest.mark.skip_numpy
+def test_every_step_is_the_oracle_s(d2l, hparams, fashion_mnist):
+    """Through an epoch of the real thing, each step from NumPy's weights and masks gives NumPy's loss and weights."""
+    backends = (d2ldrop.backend("numpy"), d2l)
+    trainers, splits = [d2ldrop.Trainer(1, seed=0, progress=False) for _ in backends], []
+    for backend, trainer in zip(backends, trainers, strict=True):
+        trainer.prepare_data(backend.FashionMNIST(batch_size=256, root=fashion_mnist))
+        trainer.prepare_model(backend.DropoutMLPScratch(**hparams))
+        splits.append(trainer.data.split(True, backend.channels_last))
+    masks = [np.random.Generator(np.random.Philox(1)) for _ in backends]
+    for rows in np.array_split(np.random.default_rng(0).permutation(60_000), 235):
+        before = backends[0].get_weights(trainers[0].model)
+        d2l.set_weights(trainers[1].model, before)
+        losses, weights = [], []
+        for backend, trainer, split, rng in zip(backends, trainers, splits, masks, strict=True):
+            batch = trainer.prepare_batch((split.X[rows], split.y[rows]))
+            with sharing_masks(rng):
+                trainer.state, metrics = backend.train_step(trainer.state, batch, 0)
+            losses.append(float(backend.numpy(metrics["loss"])))
+            weights.append(backend.get_weights(trainer.model))
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        for name, old in before.items():
+            step, apart = weights[0][name] - old, weights[1][name] - weights[0][name]
+            assert np.linalg.norm(apart) < 1e-3 * np.linalg.norm(step), name
 
 
 def test_the_same_seed_gives_the_same_curve_everywhere(d2l, fashion_mnist, monkeypatch):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from d2ldrop import cli, data
+from d2ldrop import available, cli, data
 from d2ldrop.errors import DataNotFoundError
 
 QUICK = "--data digits --epochs 5 --hidden-1 32 --hidden-2 16 --lr 0.5 --batch-size 64".split()
@@ -35,9 +35,12 @@ def test_train_then_predict(d2l, model, tmp_path, capsys):
     assert f"{d2l.name} {model}: validation accuracy {accuracy}" in shown
     assert b"<svg" in files["--plot"].read_bytes()
 
+    for name in available():  # whoever trained, all get the same samples right
+        assert run("predict", "--backend", name, "--weights", files["--save"]) == 0
+        assert f"on digits: accuracy {accuracy}" in capsys.readouterr().out
+
     plot = tmp_path / "grid.png"
     assert run("predict", "--backend", d2l.name, "--weights", files["--save"], "--plot", plot) == 0
-    assert f"on digits: accuracy {accuracy}" in capsys.readouterr().out
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
