@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import json
 import os
 import platform
 import sys
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from d2ldrop import bench as benchmark
 from d2ldrop.backend import FRAMEWORKS, available, backend
 from d2ldrop.callbacks import Callback, CSVLog
 from d2ldrop.data import ImageData
@@ -102,8 +104,11 @@ def parser() -> argparse.ArgumentParser:
     add = bench_parser.add_argument
     add("--backend", choices=FRAMEWORKS, action="append", help="the framework; all that are installed, if not given")
     add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
-    add("--repeats", type=count, default=7, help="epochs to time of each")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add("--part", choices=benchmark.PARTS, action="append", help="what to measure; all but scale, if not given")
+    add("--repeats", type=count, default=7, help="how often to time each contestant")
+    add("--scale", action="append_const", dest="part", const="scale", help="the same as --part scale")
+    add("--json", action="store_true", help="print JSON instead of tables")
+    add("--plot", type=writable, metavar="FILE", help="draw the medians as bars")
 
     command("info", info, "Show versions, devices, backends, and where the data are.")
     return main_parser
@@ -189,11 +194,20 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
-    """Print how long epochs take."""
-    from d2ldrop import bench as benchmark
-
-    rows = benchmark.bench(args.backend or list(available()), DATA[args.data], args.repeats)
-    benchmark.show(rows, args.json)
+    """Measure: one backend in this process, several in one process each."""
+    names, parts = args.backend or list(available()), args.part or benchmark.PARTS[:3]
+    if len(names) == 1:
+        rows = benchmark.measure(names[0], parts, DATA[args.data], args.repeats)
+    else:
+        rows = benchmark.bench(names, parts, args.data, args.repeats)
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        benchmark.show(rows)
+    if args.plot:
+        benchmark.draw(rows, args.plot)
+        if not args.json:
+            print(f"plot: {args.plot}")
 
 
 def info(args: argparse.Namespace) -> None:

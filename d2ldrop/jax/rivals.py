@@ -1,15 +1,19 @@
 """What our speed is measured against: the same training as users of JAX and Flax write it."""
 
 from collections.abc import Callable
+from functools import reduce
+from itertools import accumulate, pairwise
+from typing import Any
 
 import jax
-import numpy as np
 import optax
 from flax import linen as nn
 from flax.training.train_state import TrainState
+from jax import lax
 from jax import numpy as jnp
 
 from d2ldrop.data import Split, as_floats
+from d2ldrop.jax import dropout_layer
 
 
 class Net(nn.Module):
@@ -28,7 +32,7 @@ class Net(nn.Module):
 
 
 def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
-    """Return a function that runs an epoch with validation: a loop over arrays in memory around a jitted step."""
+    """Return a function that runs an epoch with validation: one jitted scan over arrays in memory."""
     X, X_val = (jnp.asarray(as_floats(split.X)) for split in (train, val))
     y, y_val = jnp.asarray(train.y), jnp.asarray(val.y)
     net, key = Net(dropout), jax.random.key(0)
@@ -36,12 +40,21 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
     state = TrainState.create(apply_fn=net.apply, params=params, tx=optax.sgd(lr))
 
     @jax.jit
-    def step(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> TrainState:
-        def loss(params: dict[str, jax.Array]) -> jax.Array:
-            logits = state.apply_fn({"params": params}, images, train=True, rngs={"dropout": key})
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    def training(state: TrainState, X: jax.Array, y: jax.Array, key: jax.Array) -> TrainState:
+        def step(state: TrainState, turn: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
+            chosen, key = turn
 
-        return state.apply_gradients(grads=jax.grad(loss)(state.params))
+            def loss(params: dict[str, jax.Array]) -> jax.Array:
+                logits = state.apply_fn({"params": params}, X[chosen], train=True, rngs={"dropout": key})
+                return optax.softmax_cross_entropy_with_integer_labels(logits, y[chosen]).mean()
+
+            value, grads = jax.value_and_grad(loss)(state.params)
+            return state.apply_gradients(grads=grads), value
+
+        order_key, key = jax.random.split(key)
+        steps = len(y) // batch_size  # what is left of the samples is dropped, as is usual
+        rows = jax.random.permutation(order_key, len(y))[: steps * batch_size].reshape(steps, batch_size)
+        return lax.scan(step, state, (rows, jax.random.split(key, steps)))[0]
 
     @jax.jit
     def correct(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
@@ -49,11 +62,8 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
 
     def epoch() -> float:
         nonlocal state, key
-        order = np.random.permutation(len(y))  # noqa: NPY002 - as most people write it
-        for start in range(0, len(y), batch_size):
-            key, step_key = jax.random.split(key)
-            chosen = order[start : start + batch_size]
-            state = step(state, X[chosen], y[chosen], step_key)
+        key, epoch_key = jax.random.split(key)
+        state = training(state, X, y, epoch_key)
         hits = 0
         for start in range(0, len(y_val), batch_size):
             part = slice(start, start + batch_size)
@@ -61,3 +71,46 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
         return hits / len(y_val)
 
     return epoch
+
+
+def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], object]:
+    """Return a function that multiplies the matrices of an epoch, and does next to nothing else.
+
+    The weights change a little in each step, or XLA would see that all steps are the same.
+    """
+    X, X_val = jnp.ones((batch_size, sizes[0])), jnp.ones((validated, sizes[0]))
+    Ws = [jnp.full(pair, 1e-3) for pair in pairwise(sizes)]
+
+    @jax.jit
+    def epoch(Ws: list[jax.Array], X: jax.Array, X_val: jax.Array) -> jax.Array:
+        def step(Ws: list[jax.Array], _: None) -> tuple[list[jax.Array], None]:
+            Hs = list(accumulate(Ws, jnp.matmul, initial=X))
+            dH, changed = Hs.pop(), []
+            for k, (H, W) in reversed(list(enumerate(zip(Hs, Ws, strict=True)))):
+                changed.append(W - 1e-9 * H.T @ dH)
+                dH = dH @ W.T if k else dH
+            return changed[::-1], None
+
+        Ws, _ = lax.scan(step, Ws, length=steps)
+        return reduce(jnp.matmul, Ws, X_val)
+
+    return lambda: epoch(Ws, X, X_val).block_until_ready()
+
+
+def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Return, by name, what calls our layer and Flax's own, compiled: forward, and forward and backward."""
+    X, key = jnp.ones(shape), jax.random.PRNGKey(0)
+    own = nn.Dropout(p, deterministic=False)
+
+    def calls(layer: Callable[[jax.Array, jax.Array], Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        def backward(X: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            Y, pull = jax.vjp(lambda X: layer(X, key), X)
+            return Y, pull(X)[0]
+
+        forward, both = jax.jit(layer), jax.jit(backward)
+        return lambda: jax.block_until_ready(forward(X, key)), lambda: jax.block_until_ready(both(X, key))
+
+    return {
+        "dropout_layer": calls(lambda X, key: dropout_layer(X, p, key=key)),
+        "own": calls(lambda X, key: own.apply({}, X, rngs={"dropout": key})),
+    }

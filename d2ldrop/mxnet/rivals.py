@@ -1,12 +1,16 @@
 """What our speed is measured against: the same training as users of gluon write it."""
 
 from collections.abc import Callable
+from functools import reduce
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as onp  # noqa: ICN001 - here, as in the book, `np` is MXNet's
-from mxnet import autograd, gluon, np
+from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import nn
 
 from d2ldrop.data import Split, as_floats
+from d2ldrop.mxnet import dropout_layer
 
 
 def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
@@ -27,7 +31,7 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
         for start in range(0, len(y), batch_size):
             chosen = order[start : start + batch_size]
             with autograd.record():
-                batch_loss = loss(net(X[chosen]), y[chosen])
+                batch_loss = loss(net(np.take(X, chosen, axis=0)), np.take(y, chosen))
             batch_loss.backward()
             trainer.step(len(chosen))
         correct = sum(
@@ -37,3 +41,44 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
         return float(correct) / len(y_val)
 
     return epoch
+
+
+def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], None]:
+    """Return a function that multiplies the matrices of an epoch, and does nothing else."""
+    X, X_val = np.ones((batch_size, sizes[0])), np.ones((validated, sizes[0]))
+    Ws = [np.full(pair, 1e-3) for pair in pairwise(sizes)]
+
+    def epoch() -> None:
+        for _ in range(steps):
+            Hs = list(accumulate(Ws, np.dot, initial=X))
+            dH = Hs.pop()
+            for k, (H, W) in reversed(list(enumerate(zip(Hs, Ws, strict=True)))):
+                np.dot(H.T, dH)
+                dH = np.dot(dH, W.T) if k else dH
+        for start in range(0, validated, 2000):
+            reduce(np.dot, Ws, X_val[start : start + 2000])
+        npx.waitall()
+
+    return epoch
+
+
+def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Return, by name, what calls our layer and MXNet's own: forward, and forward and backward."""
+    X, dY = np.ones(shape), np.ones(shape)
+    X.attach_grad()
+
+    def calls(layer: Callable[[np.ndarray, float], np.ndarray]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        def forward() -> None:
+            with autograd.record():
+                layer(X, p)
+            npx.waitall()
+
+        def both() -> None:
+            with autograd.record():
+                Y = layer(X, p)
+            Y.backward(dY)
+            npx.waitall()
+
+        return forward, both
+
+    return {"dropout_layer": calls(dropout_layer), "own": calls(npx.dropout)}

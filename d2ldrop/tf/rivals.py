@@ -1,10 +1,14 @@
 """What our speed is measured against: the same training as users of TensorFlow write it."""
 
 from collections.abc import Callable
+from functools import reduce
+from itertools import accumulate, pairwise
+from typing import Any
 
 import tensorflow as tf
 
 from d2ldrop.data import Split, as_floats
+from d2ldrop.tf import dropout_layer
 
 
 def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
@@ -25,3 +29,50 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
         return float(history.history["val_accuracy"][-1])
 
     return epoch
+
+
+def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], None]:
+    """Return a function that multiplies the matrices of an epoch, and does nothing else."""
+    X, X_val = tf.random.uniform((batch_size, sizes[0])), tf.random.uniform((validated, sizes[0]))
+    Ws = [tf.Variable(tf.random.uniform(pair)) for pair in pairwise(sizes)]
+
+    @tf.function(autograph=False)
+    def training() -> tf.Tensor:
+        def step(i: tf.Tensor) -> tuple[tf.Tensor]:
+            Hs = list(accumulate(Ws, tf.matmul, initial=X))
+            dH, products = Hs.pop(), []
+            for k, (H, W) in reversed(list(enumerate(zip(Hs, Ws, strict=True)))):
+                products.append(tf.matmul(H, dH, transpose_a=True))
+                dH = tf.matmul(dH, W, transpose_b=True) if k else dH
+            with tf.control_dependencies(products):
+                return (i + 1,)
+
+        return tf.while_loop(lambda i: i < steps, step, (0,), parallel_iterations=1)
+
+    def epoch() -> None:
+        training()
+        for start in range(0, validated, 2000):
+            reduce(tf.matmul, Ws, X_val[start : start + 2000])
+
+    return epoch
+
+
+def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Return, by name, what calls our layer and TensorFlow's own, compiled: forward, and forward and backward."""
+    X, dY = tf.random.uniform(shape), tf.ones(shape)
+
+    def calls(layer: Callable[[tf.Tensor, float], tf.Tensor]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        @tf.function(autograph=False)
+        def forward(X: tf.Tensor) -> tf.Tensor:
+            return layer(X, p)
+
+        @tf.function(autograph=False)
+        def both(X: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                tape.watch(X)
+                Y = layer(X, p)
+            return tape.gradient(Y, X, dY)
+
+        return lambda: forward(X), lambda: both(X)
+
+    return {"dropout_layer": calls(dropout_layer), "own": calls(tf.nn.dropout)}

@@ -1,11 +1,15 @@
 """What our speed is measured against: the same training as users of PyTorch write it."""
 
 from collections.abc import Callable
+from functools import reduce
+from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import nn
 
 from d2ldrop.data import Split, as_floats
+from d2ldrop.torch import dropout_layer
 
 
 def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
@@ -35,3 +39,32 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
         return correct / len(y_val)
 
     return epoch
+
+
+def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], None]:
+    """Return a function that multiplies the matrices of an epoch, and does nothing else."""
+    X, X_val = torch.rand(batch_size, sizes[0]), torch.rand(validated, sizes[0])
+    Ws = [torch.rand(pair) for pair in pairwise(sizes)]
+
+    @torch.no_grad()
+    def epoch() -> None:
+        for _ in range(steps):
+            Hs = list(accumulate(Ws, torch.matmul, initial=X))
+            dH = Hs.pop()
+            for k, (H, W) in reversed(list(enumerate(zip(Hs, Ws, strict=True)))):
+                H.T @ dH
+                dH = dH @ W.T if k else dH
+        for part in X_val.split(2000):
+            reduce(torch.matmul, Ws, part)
+
+    return epoch
+
+
+def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Return, by name, what calls our layer and PyTorch's own: forward, and forward and backward."""
+    X, dY = torch.rand(shape, requires_grad=True), torch.ones(shape)
+
+    def calls(layer: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        return lambda: layer(X), lambda: torch.autograd.grad(layer(X), X, dY)
+
+    return {"dropout_layer": calls(lambda X: dropout_layer(X, p)), "own": calls(nn.Dropout(p))}

@@ -1,0 +1,87 @@
+"""The referee: it lets everyone run in turn, and reports what it measured. How long that takes is not tested."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import d2ldrop
+from d2ldrop import bench, cli
+
+
+def test_contestants_take_turns_and_the_first_turn_does_not_count():
+    ran = []
+    times = bench.alternate({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, repeats=3)
+    assert ran == ["a", "b"] * 4
+    assert {who: len(values) for who, values in times.items()} == {"a": 3, "b": 3}
+
+
+def test_median_spread_and_ratio():
+    rows = bench.summary("epoch", {"ours": [3.0, 1.0, 2.0], "plain": [5.0, 4.0, 9.0]}, {"ours": "plain"})
+    assert rows == [
+        {"what": "epoch", "who": "ours", "value": 2, "fastest": 1, "slowest": 3, "rival": "plain", "ratio": 2.5},
+        {"what": "epoch", "who": "plain", "value": 5, "fastest": 4, "slowest": 9},
+    ]
+
+
+def test_every_backend_is_measured_against_its_rivals(d2l, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "SHAPES", ((256, 512),))
+    rows = bench.measure(d2l.name, ["memory", "epochs", "layers"], "Digits", repeats=1)
+    assert all(row["backend"] == d2l.name and row["fastest"] <= row["value"] <= row["slowest"] for row in rows)
+    epochs = {row["who"]: row for row in rows if row["part"] == "epochs"}
+    own = set() if d2l.name == "numpy" else {"plain loop"}
+    assert set(epochs) == {"scratch", "concise", "scratch, dropout 0", "matrix products"} | own
+    assert all(row["value"] > 0 and row["products"] > 0 for row in epochs.values())
+    layers = [row for row in rows if row["part"] == "layers"]
+    assert {row["who"] for row in layers} == {"dropout_layer", "own", "copy"}
+    assert len(layers) == 3 * 2 * len(bench.PROBABILITIES)
+    assert all(row["ratio"] > 0 for row in layers if row["who"] == "dropout_layer")
+    bench.draw(rows, tmp_path / "bars.svg")
+    assert (tmp_path / "bars.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_rivals_learn_as_well(d2l, monkeypatch):
+    """A rival that does not do the work would make us look slow, or fast."""
+    rivals = bench._rivals(d2l)
+    if d2l.name == "numpy":
+        assert not hasattr(rivals, "plain_loop")
+        return
+    data = d2l.Digits(batch_size=16)
+    splits = (data.split(train, d2l.channels_last) for train in (True, False))
+    epoch = rivals.plain_loop(*splits, 16, 0.1, 0.5)
+    assert max(epoch() for _ in range(8)) > 0.9
+
+
+def test_growing_time_is_fitted(monkeypatch):
+    monkeypatch.setattr(bench, "alternate", lambda who, repeats: {size: [1e-6 * float(size) ** 0.5] for size in who})
+    monkeypatch.setattr(bench, "_epoch", lambda model, data: None)
+    rows = bench.measure("numpy", ["scale"], "Digits", repeats=1)
+    assert {row["what"] for row in rows} == {"samples", "width", "batch"}
+    assert all(row["exponent"] == pytest.approx(0.5) for row in rows)
+
+
+def test_several_backends_are_measured_in_processes_of_their_own(monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def run(command, **kwargs):
+        asked.append(command)
+        name = command[command.index("--backend") + 1]
+        about = {"backend": name, "version": "1", "cores": 2, "part": "memory", "what": "peak memory", "who": "import"}
+        return subprocess.CompletedProcess(command, 0, json.dumps([{**about, "value": 1, "fastest": 1, "slowest": 1}]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    words = "bench --backend numpy --backend torch --part memory --data digits --repeats 3".split()
+    assert cli.main([*words, "--json"]) == 0
+    assert [row["backend"] for row in json.loads(capsys.readouterr().out)] == ["numpy", "torch"]
+    assert asked[0][:4] == [sys.executable, "-m", "d2ldrop", "bench"]
+    assert cli.main(words) == 0
+    assert "peak memory" in capsys.readouterr().out
+    assert cli.main([*words, "--plot", str(tmp_path / "p.png")]) == 1  # no times to plot
+    assert "Expected times" in capsys.readouterr().err
+
+
+def test_a_backend_that_cannot_be_measured(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: subprocess.CompletedProcess(command, 1, ""))
+    with pytest.raises(d2ldrop.UsageError, match="It ended with status 1"):
+        bench.bench(["numpy", "torch"], ["memory"], "digits", 1)
