@@ -33,6 +33,7 @@ def loss_with_masks(model, X, y, seed=1):
 @pytest.mark.parametrize("kind", MODELS)
 def test_gradients_agree_with_numerical_differentiation(kind, small):
     model, X, y = in_float64(kind, small)
+    model.parameters()[0].first = False  # also that with respect to the data
     loss_with_masks(model, X, y)
     dX = model.backward(model.dloss).reshape(X.shape)
     step, rng = 1e-6, np.random.default_rng(2)

@@ -231,7 +231,7 @@ class Module(BaseModule, Layer):
         """Return the outputs of the network for inputs (N, ...)."""
         return self.net(X)
 
-    def backward(self, dY: np.ndarray) -> np.ndarray:
+    def backward(self, dY: np.ndarray) -> np.ndarray | None:
         """Leave gradients in all layers, given that of the loss with respect to the outputs."""
         return self.net.backward(dY)
 
@@ -297,7 +297,7 @@ class SoftmaxRegression(Classifier):
 
     def __init__(self, num_outputs: int, lr: float):
         self.save_hyperparameters()
-        self.net = Sequential(Flatten(), Linear(num_outputs))
+        self.net = Sequential(Flatten(), Linear(num_outputs, first=True))
 
 
 class DropoutMLPScratch(Classifier):
@@ -319,7 +319,7 @@ class DropoutMLPScratch(Classifier):
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
         self.save_hyperparameters()
-        self.lin1, self.lin2, self.lin3 = Linear(num_hiddens_1), Linear(num_hiddens_2), Linear(num_outputs)
+        self.lin1, self.lin2, self.lin3 = Linear(num_hiddens_1, first=True), Linear(num_hiddens_2), Linear(num_outputs)
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
@@ -333,8 +333,8 @@ class DropoutMLPScratch(Classifier):
             H2 = masked(H2, *self.mask2)
         return self.lin3(H2)
 
-    def backward(self, dY: np.ndarray) -> np.ndarray:
-        """Go back through the same steps, last one first; return the gradient with respect to the inputs, as rows."""
+    def backward(self, dY: np.ndarray) -> np.ndarray | None:
+        """Go back through the same steps, last one first."""
         dH2 = self.lin3.backward(dY)
         if self.training:
             dH2 = masked(dH2, *self.mask2)
@@ -355,7 +355,7 @@ class DropoutMLP(Classifier):
         self.save_hyperparameters()
         self.net = Sequential(
             Flatten(),
-            Linear(num_hiddens_1), ReLU(), Dropout(dropout_1),
+            Linear(num_hiddens_1, first=True), ReLU(), Dropout(dropout_1),
             Linear(num_hiddens_2), ReLU(), Dropout(dropout_2),
             Linear(num_outputs),
         )  # fmt: skip
