@@ -12,6 +12,7 @@ from mxnet.gluon import nn
 from d2ldrop.backend import Metrics
 from d2ldrop.module import recording
 from d2ldrop.mxnet import Module, array, numpy
+from d2ldrop.mxnet import seed as start_afresh
 from d2ldrop.weights import checked
 
 
@@ -42,7 +43,7 @@ def build(model: Module, inputs: tuple[np.ndarray, ...], device: mx.Context) -> 
 def init_state(model: Module, optim: Any, seed: int | None) -> State:
     """Pair the model with its optimiser, and start dropout's stream."""
     if seed is not None:
-        mx.random.seed(seed)
+        start_afresh(seed)
     return State(model, optim)
 
 
