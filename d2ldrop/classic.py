@@ -14,7 +14,7 @@ from d2ldrop.backend import Array, backend_of
 from d2ldrop.board import ProgressBoard
 from d2ldrop.data import BatchLoader, FashionMNIST
 from d2ldrop.errors import UsageError
-from d2ldrop.pictures import show_images
+from d2ldrop.pictures import fitting, grey_images, show_images
 
 
 class Accumulator:
@@ -246,8 +246,8 @@ def predict_ch3(net: Any, test_iter: Iterable[tuple[Array, Array]], n: int = 6) 
     words = _words(X)
     guessed = words.numpy(words.outputs(net, X)).argmax(axis=1)
     pairs = zip(get_fashion_mnist_labels(y[:n]), get_fashion_mnist_labels(guessed[:n]), strict=True)
-    images = words.numpy(X)[:n].squeeze(axis=-1 if words.channels_last else 1)
-    return show_images(images, 1, n, titles=["\n".join(pair) for pair in pairs])
+    titles = ["\n".join(pair) for pair in pairs]
+    return show_images(grey_images(X)[:n], 1, n, titles=titles, scale=fitting(n))
 
 
 def _words(X: Array) -> Any:

@@ -196,15 +196,13 @@ class ImageData(ArrayData):
     ) -> Any:
         """Draw the first images of a batch with their labels; `labels` overrides the names.
 
-        Returns the matplotlib axes, as `show_images` does.
+        The grid is as wide as a notebook's page at most. Returns the matplotlib axes, as `show_images` does.
         """
-        from d2ldrop.pictures import show_images
+        from d2ldrop.pictures import fitting, grey_images, show_images
 
         X, y = batch
-        images = backend_of(X).numpy(X)
-        images = images.reshape(len(images), *(size for size in images.shape[1:] if size > 1))
         names = list(labels) if labels else self.text_labels(y)
-        return show_images(images, nrows, ncols, titles=names)
+        return show_images(grey_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
 
 
 class FashionMNIST(ImageData):

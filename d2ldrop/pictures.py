@@ -18,6 +18,9 @@ class _Pyplot:
 
 plt: Any = _Pyplot()
 
+PAGE = 9.0
+"""How many inches fit side by side on a notebook's page."""
+
 
 def use_svg_display() -> None:
     """Show figures as SVG in a notebook; without effect elsewhere."""
@@ -62,10 +65,21 @@ def show_images(
     for axis in axes:
         axis.set_axis_off()
     for i, (axis, image) in enumerate(zip(axes, imgs, strict=False)):
-        axis.imshow(_to_host(image), cmap="gray_r")
+        axis.imshow(to_host(image), cmap="gray_r")
         if titles is not None and i < len(titles):
             axis.set_title(titles[i], fontsize="small")
     return np.asarray(axes)
+
+
+def grey_images(X: Array) -> np.ndarray:
+    """Return grey images (N, 1, H, W) or (N, H, W, 1), of any framework, as (N, H, W) on the host."""
+    images = to_host(X)
+    return images.reshape(len(images), *(size for size in images.shape[1:] if size > 1))
+
+
+def fitting(num_cols: int) -> float:
+    """Return the inches per cell with which a grid fits on a page: 1.5, or less if there are many columns."""
+    return min(1.5, PAGE / num_cols)
 
 
 def plot(
@@ -115,8 +129,9 @@ def plot(
 def _curves(X: Any) -> list[np.ndarray]:
     """Return a vector, or a list of vectors, as a list of vectors on the host."""
     nested = len(X) > 0 and hasattr(X[0], "__len__") and getattr(X[0], "shape", None) != ()
-    return [_to_host(x) for x in X] if nested else [_to_host(X)]
+    return [to_host(x) for x in X] if nested else [to_host(X)]
 
 
-def _to_host(X: Array) -> np.ndarray:
+def to_host(X: Array) -> np.ndarray:
+    """Return an array of any framework, or nested lists, as an array of NumPy."""
     return backend_of(X).numpy(X) if hasattr(X, "shape") else np.asarray(X)

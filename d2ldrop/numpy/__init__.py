@@ -13,6 +13,7 @@ from d2ldrop import data as _data
 from d2ldrop.board import ProgressBoard
 from d2ldrop.classic import Accumulator, Animator, Timer, accuracy, get_fashion_mnist_labels, loaders
 from d2ldrop.errors import ArgumentTypeError
+from d2ldrop.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.module import BaseClassifier, BaseModule
 from d2ldrop.pictures import plot, plt, set_figsize, show_images, use_svg_display

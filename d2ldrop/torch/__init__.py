@@ -23,6 +23,7 @@ from d2ldrop.classic import (
     train_epoch_ch3,
 )
 from d2ldrop.errors import ArgumentTypeError
+from d2ldrop.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.module import BaseClassifier, BaseModule
 from d2ldrop.pictures import plot, plt, set_figsize, show_images, use_svg_display
