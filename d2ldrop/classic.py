@@ -194,7 +194,8 @@ def train_epoch_ch3(
         As for `evaluate_loss`.
     updater
         An optimiser of the framework, or a function of the batch size that changes the parameters by the gradients of
-        the sum of the batch's losses.
+        the sum of the batch's losses; in TensorFlow and JAX, which keep gradients nowhere, these are the second
+        argument.
     """
     losses, hits, samples = [], [], 0
     for X, y in train_iter:
@@ -254,7 +255,7 @@ def _words(X: Array) -> Any:
     """Return the adapter of an array, if it has words for the function edition."""
     words = backend_of(X)
     if not hasattr(words, "learn"):
-        raise UsageError(f"Expected arrays of torch, tf or mxnet, which this edition is for. Received: {words.name}")
+        raise UsageError(f"Expected arrays of a backend that has `learn` and `outputs`. Received: {words.name}")
     return words
 
 

@@ -96,6 +96,23 @@ def concise_net(d2l: Any, rate: float, lr: float = 0.5) -> Any:
         net = keras.Sequential([layers.Flatten(), layers.Dense(10), layers.Dropout(rate)])
         losses = cross_entropy(from_logits=True), cross_entropy(from_logits=True, reduction="none")
         return SimpleNamespace(net=net, losses=losses, updater=keras.optimizers.SGD(lr))
+    if d2l.name == "jax":
+        nn, optax = importlib.import_module("flax.linen"), importlib.import_module("optax")
+        dense, dropout = nn.Dense(10), nn.Dropout(rate)
+
+        def function(params, X, key=None):
+            Y = dense.apply(params, X.reshape(len(X), -1))
+            return Y if key is None else dropout.apply({}, Y, deterministic=False, rngs={"dropout": key})
+
+        each = optax.softmax_cross_entropy_with_integer_labels
+        losses = (lambda y_hat, y: each(y_hat, y).mean()), each
+        net = d2l.Net(function, dense.init(d2l.get_key(), d2l.zeros((1, 64))))
+        return SimpleNamespace(net=net, losses=losses, updater=optax.sgd(lr))
+    if d2l.name == "numpy":
+        linear = d2l.Linear(10)
+        net = d2l.Sequential(d2l.Flatten(), linear, d2l.Dropout(rate))
+        losses = d2l.CrossEntropyLoss(averaged=True), d2l.CrossEntropyLoss()
+        return SimpleNamespace(net=net, losses=losses, updater=d2l.SGD([linear], lr))
     gluon = importlib.import_module("mxnet").gluon
     net = gluon.nn.Sequential()
     net.add(gluon.nn.Dense(10), d2l.Dropout(rate))
@@ -132,6 +149,30 @@ def scratch_net(d2l: Any, rate: float, lr: float = 0.5) -> Any:
 
         updater.params = [W]
         return SimpleNamespace(net=net, updater=updater)
+    if d2l.name == "jax":
+
+        def function(W, X, key=None):
+            Y = X.reshape(len(X), -1) @ W
+            return Y if key is None else d2l.dropout_layer(Y, rate, key=key)
+
+        def updater(batch_size, grads):
+            net.params = d2l.sgd(net.params, grads, lr, batch_size)
+
+        net = d2l.Net(function, d2l.array(W))
+        return SimpleNamespace(net=net, updater=updater)
+    if d2l.name == "numpy":
+
+        class ByHand(d2l.Layer):
+            def forward(self, X):
+                self.X = X.reshape(len(X), -1)
+                self.keep, self.scale = d2l.dropout_mask((len(X), 10), rate if self.training else 0)
+                return d2l.masked(self.X @ W, self.keep, self.scale)
+
+            def backward(self, dY):
+                self.grads = [self.X.T @ d2l.masked(dY, self.keep, self.scale)]
+
+        net = ByHand()
+        return SimpleNamespace(net=net, updater=lambda batch_size: d2l.sgd([W], net.grads, lr, batch_size))
     W = d2l.array(W)
     W.attach_grad()
     autograd = importlib.import_module("mxnet").autograd
@@ -141,3 +182,33 @@ def scratch_net(d2l: Any, rate: float, lr: float = 0.5) -> Any:
         return d2l.dropout_layer(Y, rate) if autograd.is_training() else Y
 
     return SimpleNamespace(net=plain, updater=lambda batch_size: d2l.sgd([W], lr, batch_size))
+
+
+class SpyingLoss:
+    """A loss that notes the share of zeros in each batch of outputs."""
+
+    def __init__(self, d2l: Any, loss: Any):
+        self.d2l, self.loss, self.noted = d2l, loss, []
+
+    def __call__(self, y_hat: Any, y: Any) -> Any:
+        """Note, and return the loss."""
+        if self.d2l.name == "jax":  # outputs have no values yet where a gradient is taken
+            importlib.import_module("jax").debug.callback(self.note, y_hat)
+        else:
+            self.note(self.d2l.numpy(y_hat))
+        return self.loss(y, y_hat) if self.d2l.name == "tf" else self.loss(y_hat, y)
+
+    def note(self, outputs: Any) -> None:
+        """Note the share of zeros."""
+        self.noted.append(float((np.asarray(outputs) == 0).mean()))
+
+    def backward(self) -> np.ndarray:
+        """Return the gradient, where the loss knows it by itself."""
+        return self.loss.backward()
+
+    def zeros(self) -> list[float]:
+        """Return what was noted since this was last asked."""
+        if self.d2l.name == "jax":
+            importlib.import_module("jax").effects_barrier()
+        noted, self.noted = self.noted, []
+        return noted

@@ -1,21 +1,15 @@
 """The function edition: nets are the framework's own, or plain functions; dropout is on while they train."""
 
+import importlib
 import time
 
 import numpy as np
 import pytest
-from frameworks import concise_net, scratch_net
+from frameworks import SpyingLoss, concise_net, scratch_net
 
 import d2ldrop
 
 NETS = [concise_net, scratch_net]
-
-
-def functional(test):
-    """Run a test for the frameworks that the edition is for."""
-    for name in ("torch", "tf", "mxnet"):
-        test = getattr(pytest.mark, f"only_{name}")(test)
-    return test
 
 
 def iterators(d2l, batch_size=64):
@@ -23,26 +17,19 @@ def iterators(d2l, batch_size=64):
     return data.train_dataloader(), data.val_dataloader()
 
 
-@functional
 @pytest.mark.parametrize("make", NETS)
 def test_dropout_is_on_in_training_and_off_in_evaluation(d2l, make):
     parts, (train_iter, test_iter) = make(d2l, 0.5), iterators(d2l)
-    loss, zeros = concise_net(d2l, 0).losses[0], []
-
-    def spying_loss(y_hat, y):
-        zeros.append((d2l.numpy(y_hat) == 0).mean())
-        return loss(y, y_hat) if d2l.name == "tf" else loss(y_hat, y)
-
-    d2l.train_epoch_ch3(parts.net, train_iter, spying_loss, parts.updater)
+    loss = SpyingLoss(d2l, concise_net(d2l, 0).losses[0])
+    d2l.train_epoch_ch3(parts.net, train_iter, loss, parts.updater)
+    zeros = loss.zeros()
     assert len(zeros) == 23
     assert min(zeros) > 0.4
     assert max(zeros) < 0.6
-    zeros.clear()
-    d2l.evaluate_loss(parts.net, test_iter, spying_loss)
-    assert zeros == [0] * 6
+    d2l.evaluate_loss(parts.net, test_iter, loss)
+    assert loss.zeros() == [0] * 6
 
 
-@functional
 @pytest.mark.parametrize("make", NETS)
 def test_losses_averaged_and_per_sample_are_one(d2l, make):
     """They report the same mean loss, also over a last batch that is shorter, and train the same."""
@@ -63,7 +50,6 @@ def test_losses_averaged_and_per_sample_are_one(d2l, make):
         assert gain < 0
 
 
-@functional
 @pytest.mark.parametrize("make", NETS)
 def test_train_and_predict(d2l, make):
     parts, (train_iter, test_iter) = make(d2l, 0.2), iterators(d2l)
@@ -85,14 +71,62 @@ def test_accuracy_counts(d2l):
     assert d2l.accuracy(d2l.array(np.array([1, 0, 1], np.int32)), y) == 2.0
 
 
-def test_the_other_frameworks_say_so(d2l):
-    if hasattr(d2l, "train_ch3"):
-        assert {"learn", "outputs", "total_loss", "sgd"} <= set(dir(d2l))
-        return
-    from d2ldrop.classic import evaluate_accuracy
+def test_a_backend_without_this_edition_says_so(d2l, monkeypatch):
+    monkeypatch.delattr(d2l, "learn")
+    with pytest.raises(d2ldrop.UsageError, match=f"a backend that has `learn`.* Received: {d2l.name}"):
+        d2l.evaluate_accuracy(lambda X: X, d2l.Digits().val_dataloader())
 
-    with pytest.raises(d2ldrop.UsageError, match="Expected arrays of torch, tf or mxnet"):
-        evaluate_accuracy(lambda X: X, d2l.Digits().val_dataloader())
+
+@pytest.mark.only_numpy
+@pytest.mark.only_jax
+def test_a_net_whose_gradients_cannot_be_found_is_refused(d2l):
+    train_iter, _ = iterators(d2l)
+    loss = concise_net(d2l, 0).losses[0]
+    with pytest.raises(d2ldrop.UsageError, match=r"Expected a net.* Received.*function"):
+        d2l.train_epoch_ch3(lambda X: X, train_iter, loss, lambda batch_size: None)
+
+
+@pytest.mark.only_numpy
+def test_a_loss_by_hand_knows_its_gradient(d2l):
+    rng = np.random.default_rng(0)
+    Z, y, step = rng.normal(size=(4, 3)), np.array([0, 2, 1, 1]), 1e-6
+    for averaged in (False, True):
+        loss, measured = d2l.CrossEntropyLoss(averaged), np.zeros_like(Z)
+        for index in np.ndindex(*Z.shape):
+            shift = np.zeros_like(Z)
+            shift[index] = step
+            measured[index] = (np.sum(loss(Z + shift, y)) - np.sum(loss(Z - shift, y))) / (2 * step)
+        assert np.shape(loss(Z, y)) == (() if averaged else (4,))
+        np.testing.assert_allclose(loss.backward(), measured, atol=1e-8)
+
+
+@pytest.mark.only_jax
+def test_an_optimiser_remembers_from_step_to_step(d2l):
+    optax = importlib.import_module("optax")
+    net, momentum = d2l.Net(lambda params, X, key: X * params["w"], {"w": d2l.zeros(())}), optax.sgd(1.0, momentum=0.5)
+    for expected in (-1, -2.5, -4.25):
+        net.update(momentum, {"w": d2l.ones(())})
+        assert float(net.params["w"]) == expected
+    net.update(optax.sgd(1.0), {"w": d2l.ones(())})  # another one starts afresh
+    assert float(net.params["w"]) == -5.25
+
+
+@pytest.mark.only_jax
+def test_masks_are_new_at_each_step_of_a_compiled_net(d2l):
+    jax, zeros = importlib.import_module("jax"), []
+
+    @jax.jit
+    def function(params, X, key=None):
+        return params * (X if key is None else d2l.dropout_layer(X, 0.5, key=key))
+
+    net, X = d2l.Net(function, d2l.ones(())), d2l.ones((100, 10))
+    for _ in range(3):
+        _, y_hat = d2l.learn(net, X, d2l.zeros((100,)), lambda y_hat, y: y_hat.mean(), lambda batch_size, grads: None)
+        zeros.append(d2l.numpy(y_hat) == 0)
+    assert all(0.4 < mask.mean() < 0.6 for mask in zeros)
+    assert not (zeros[0] == zeros[1]).all()
+    assert not (zeros[1] == zeros[2]).all()
+    assert (net(X) == X).all()
 
 
 def test_load_data(d2l, fashion_mnist, monkeypatch):

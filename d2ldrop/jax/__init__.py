@@ -23,10 +23,23 @@ from jax.experimental import io_callback
 
 from d2ldrop import data as _data
 from d2ldrop.board import ProgressBoard
-from d2ldrop.classic import Accumulator, Animator, Timer, accuracy, get_fashion_mnist_labels, loaders
+from d2ldrop.classic import (
+    Accumulator,
+    Animator,
+    Timer,
+    accuracy,
+    evaluate_accuracy,
+    evaluate_loss,
+    get_fashion_mnist_labels,
+    loaders,
+    predict_ch3,
+    train_ch3,
+    train_epoch_ch3,
+)
 from d2ldrop.errors import ArgumentTypeError, UsageError
 from d2ldrop.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
+from d2ldrop.jax.classic import Net, learn, outputs, sgd, total_loss
 from d2ldrop.jax.keys import fresh_bits, get_key, is_traced, module_key, random_drops, seed
 from d2ldrop.jax.modules import FlaxModule, create, in_mode
 from d2ldrop.module import BaseClassifier, BaseModule

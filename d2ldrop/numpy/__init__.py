@@ -11,7 +11,19 @@ import numpy as np
 
 from d2ldrop import data as _data
 from d2ldrop.board import ProgressBoard
-from d2ldrop.classic import Accumulator, Animator, Timer, accuracy, get_fashion_mnist_labels, loaders
+from d2ldrop.classic import (
+    Accumulator,
+    Animator,
+    Timer,
+    accuracy,
+    evaluate_accuracy,
+    evaluate_loss,
+    get_fashion_mnist_labels,
+    loaders,
+    predict_ch3,
+    train_ch3,
+    train_epoch_ch3,
+)
 from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
@@ -362,8 +374,9 @@ class DropoutMLP(Classifier):
         )  # fmt: skip
 
 
-# Training, and weights in files: the seam's other half is in a room of its own
+# The function edition, training, and weights in files: the seam's other half is in a room of its own
 
+from d2ldrop.numpy.classic import CrossEntropyLoss, learn, outputs, sgd, total_loss
 from d2ldrop.numpy.training import (
     State,
     build,
