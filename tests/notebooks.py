@@ -56,7 +56,7 @@ def execute(path, parameters, folder):
 
 @pytest.mark.parametrize(("path", "parameters"), list(runs()))
 def test_runs_from_top_to_bottom(path, parameters, tmp_path, request):
-    if "FashionMNIST(" in path.read_text(encoding="utf-8"):
+    if "FashionMNIST(" in (text := path.read_text(encoding="utf-8")) or "load_data_fashion_mnist(" in text:
         request.getfixturevalue("fashion_mnist")
     assert execute(path, parameters, tmp_path)
 
