@@ -106,7 +106,7 @@ class Animator:
         if nrows * ncols > 1:
             from matplotlib import pyplot as plt
 
-            figure, grid = plt.subplots(nrows, ncols, figsize=figsize, squeeze=False)
+            figure, grid = plt.subplots(nrows, ncols, figsize=figsize, squeeze=False, layout="constrained")
             axes = grid[0, 0]
         self.board = ProgressBoard(xlabel, ylabel, xlim, ylim, xscale, yscale, fmts, (), figure, axes, figsize)
 

@@ -1,20 +1,26 @@
 """Curves and pictures, as figures that can be looked into."""
 
+import io
+import re
 import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import d2ldrop
 from d2ldrop import board as boards
-from d2ldrop.board import ProgressBoard
+from d2ldrop.board import STRETCHES, Outline, ProgressBoard
 
 
 @pytest.fixture
 def notebook(monkeypatch):
     """Pretend to be in a notebook, and return what it displays."""
+    from matplotlib import pyplot as plt
+
     shown = []
 
     class Handle:
@@ -23,10 +29,21 @@ def notebook(monkeypatch):
 
     def display(figure, display_id):
         shown.append(("display", figure))
+        assert not plt.get_fignums()  # or the notebook would show the figure once more
         return Handle()
 
+    class Events(list):
+        def register(self, event, function):
+            assert event == "post_execute"
+            if function not in self:
+                self.append(function)
+
+        def unregister(self, event, function):
+            self.remove(function)
+
+    shell = types.SimpleNamespace(events=Events())
     monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
-    monkeypatch.setattr(boards, "in_notebook", lambda: True)
+    monkeypatch.setattr(boards, "kernel", lambda: shell)
     return shown
 
 
@@ -80,7 +97,85 @@ def test_redrawing_is_throttled(notebook):
         board.draw(x, x, "a")
     assert 1 <= len(notebook) < 50
     board.finish()
-    assert len(board.axes.get_lines()[0].get_xdata()) == 2000
+    assert board.axes.get_lines()[0].get_xdata()[-1] == 1999
+
+
+def test_the_end_of_a_cell_shows_the_last_points(notebook):
+    board = ProgressBoard()
+    events = boards.kernel().events
+    for cell in (1, 2):
+        for x in range(1000):
+            board.draw(x, cell, "a")
+        assert events == [board.finish]
+        events[0]()
+        xs, ys = board.axes.get_lines()[0].get_data()
+        assert (xs[-1], ys[-1]) == (999, cell)
+        assert events == []
+    assert [kind for kind, _ in notebook].count("display") == 1
+    shown = len(notebook)
+    board.finish()
+    assert len(notebook) == shown
+
+
+def test_drawing_costs_no_more_after_many_points(notebook):
+    board, n = ProgressBoard(), 100_000
+    ys = np.sin(np.linspace(0, 100, n))
+    ys[[12_345, 67_890]] = 9, -9
+    for x, y in enumerate(ys):
+        board.draw(x, y, "loss")
+        board.draw(x, -y, "accuracy")
+    board.finish()
+    lines = board.axes.get_lines()
+    assert [line.get_label() for line in lines] == ["loss", "accuracy"]
+    for line in lines:
+        xs, ys = line.get_data()
+        assert STRETCHES / 2 < len(xs) <= 2 * STRETCHES + 2
+        assert (xs[0], xs[-1]) == (0, n - 1)
+        assert {12_345, 67_890} < set(xs)
+        assert (min(ys), max(ys)) == (-9, 9)
+        assert max(np.diff(xs)) < n / STRETCHES * 8
+    assert len(board.curves["loss"][0]) == n
+
+
+@example(1500, [np.nan, 9, np.nan, -9, np.inf], 700)
+@given(st.integers(0, 3000), st.lists(st.floats(width=16), min_size=1), st.integers(1, 2000))
+def test_an_outline_keeps_extremes_of_whatever_comes(flat, bumps, at_once):
+    ys = [1.0] * flat + bumps + [1.0] * flat
+    outline = Outline()
+    for n in [*range(1, len(ys), at_once), len(ys)]:
+        chosen = outline.update(ys[:n])
+        assert chosen == sorted(set(chosen))
+        assert len(chosen) <= 2 * STRETCHES + 2
+        assert (chosen[0], chosen[-1]) == (0, n - 1)
+        numbers = [y for y in ys[:n] if np.isfinite(y)]
+        kept = [ys[i] for i in chosen if np.isfinite(ys[i])]
+        assert bool(numbers) == bool(kept)
+        assert not numbers or (min(kept), max(kept)) == (min(numbers), max(numbers))
+    assert chosen == Outline().update(ys)
+
+
+def test_the_picture_keeps_its_size(notebook):
+    board, sizes = ProgressBoard(xlabel="epoch"), set()
+    for y in (1, 0.25, -1e-6, 123_456):  # their ticks are of different widths
+        board.draw(len(sizes), y, "a")
+        board.show()
+        file = io.StringIO()
+        board.fig.savefig(file, format="svg", bbox_inches="tight")  # as notebooks do
+        sizes.add(re.search('width="(.*?)" height="(.*?)"', file.getvalue()).groups())
+    assert len(sizes) == 1
+
+
+def test_own_axes_do_not_pile_up_curves(notebook):
+    from matplotlib import pyplot as plt
+
+    for given_by in ("fig", "axes", "both"):
+        figure, axes = plt.subplots()
+        board = ProgressBoard(**{key: value for key, value in (("fig", figure), ("axes", axes)) if given_by != key})
+        for _ in range(3):
+            board.draw(1, 2, "a")
+            assert (board.fig, board.axes) == (figure, axes)
+            assert len(axes.get_lines()) == 1
+            board.reset(None, display=True)
 
 
 def test_display_off_is_silent(notebook, d2l, small):
@@ -93,6 +188,23 @@ def test_training_animates(notebook, d2l, small):
     assert notebook[0][0] == "display"
     labels = {line.get_label() for line in notebook[-1][1].axes[0].get_lines()}
     assert labels == {"train_loss", "train_acc", "val_loss", "val_acc"}
+
+
+def test_one_batch_per_epoch_is_drawn(notebook, d2l, small, tmp_path):
+    X, y = d2l.Digits().split(train=True)
+    model = d2l.DropoutMLP(**small)
+    d2ldrop.Trainer(2, seed=0).fit(model, d2l.ArrayData(X[:50], y[:50], X[50:60], y[50:60], batch_size=64))
+    axes = notebook[-1][1].axes[0]
+    assert {line.get_label(): len(line.get_xdata()) for line in axes.get_lines()} == {
+        "train_loss": 2,
+        "train_acc": 2,
+        "val_loss": 2,
+        "val_acc": 2,
+    }
+    model.board.save(tmp_path / "curves.png")  # the figure is as it was
+    assert len(axes.get_lines()) == len(axes.get_legend().legend_handles) == 4
+    assert axes.get_xlabel() == "epoch"
+    assert all(line.get_visible() for line in axes.get_xgridlines())
 
 
 def test_save(tmp_path):
