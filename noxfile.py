@@ -60,9 +60,17 @@ def tests_all(session: nox.Session) -> None:
 
 @nox.session
 def notebooks(session: nox.Session) -> None:
-    """Execute the notebooks with a real kernel, once per backend; errors and warnings fail."""
-    session.install(ALL, *group("notebooks"), "-e", ".[all]")
-    session.run("pytest", "tests/notebooks.py", *session.posargs, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
+    """Execute the notebooks with a real kernel, once per backend, then one of them in JupyterLab in a browser."""
+    session.install(ALL, *group("notebooks"), "-e", ".[all,notebooks]")
+    files = session.posargs or ["tests/notebooks.py", "tests/browser.py"]
+    session.run("pytest", *files, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
+
+
+@nox.session
+def watching(session: nox.Session) -> None:
+    """Measure what the animated board costs, in time and in memory; run nothing else meanwhile."""
+    session.install(EACH, *group("notebooks"), "-e", ".[torch]")
+    session.run("python", "tests/watching.py", *session.posargs)
 
 
 @nox.session

@@ -184,7 +184,7 @@ class ProgressBoard(HyperParameters):
 
         self._stale = False
         if self.fig is None and self.axes is None:
-            # Notebooks cut off empty margins. This layout has none, whatever the ticks' labels: the size stays the same.
+            # Notebooks cut off empty margins. This layout leaves none, so that the picture's size stays the same.
             self.fig = plt.figure(figsize=self.figsize, layout="constrained")
         self.axes = self.fig.gca() if self.axes is None else self.axes
         self.fig = self.axes.get_figure()

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import frameworks`
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
-# Doctests are looked for in all files, and this one needs packages that only its own session has.
-collect_ignore = ["notebooks.py"]
+# Doctests are looked for in all files, and these need packages that only their own sessions have.
+collect_ignore = ["browser.py", "notebooks.py", "watching.py"]
 
 # Where an environment is made to hold certain backends, it names them: then a missing one is an error, not a gap.
 BACKENDS = os.environ["D2LDROP_BACKENDS"].split(",") if "D2LDROP_BACKENDS" in os.environ else d2ldrop.available()

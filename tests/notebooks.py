@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import matplotlib.font_manager  # writes its cache now, and not in a kernel, where it may say so on stderr
+import nbclient
 import nbformat
 import papermill
 import pytest
@@ -72,6 +73,28 @@ def test_without_data_and_network_there_are_the_digits(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     dropout = next(path for path in NOTEBOOKS if path.stem == "dropout")
     assert "scikit-learn's digits instead" in execute(dropout, {"BACKEND": "numpy"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "board = ProgressBoard()\nfor x in range(1000): board.draw(x, 2 * x, 'a')",
+        "animator = Animator()\nfor x in range(1000): animator.add(x, (x, 2 * x))",
+    ],
+    ids=["board", "animator"],
+)
+def test_a_loop_of_ones_own_leaves_one_picture_with_all_points(loop, tmp_path):
+    setup = (
+        "from matplotlib import pyplot as plt; plt.rcParams['svg.fonttype'] = 'none'\n"
+        "from d2ldrop.numpy import ProgressBoard, use_svg_display; use_svg_display()\n"
+        "from d2ldrop.classic import Animator"
+    )
+    cells = [nbformat.v4.new_code_cell(source) for source in (setup, loop)]
+    nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), kernel_name="python3").execute(cwd=str(tmp_path))
+    assert cells[0].outputs == []
+    (output,) = cells[1].outputs
+    assert output.output_type == "display_data"
+    assert ">2000<" in output.data["image/svg+xml"]  # at an axis; the first picture knew only of the first point
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import d2ldrop
@@ -137,6 +137,7 @@ def test_drawing_costs_no_more_after_many_points(notebook):
     assert len(board.curves["loss"][0]) == n
 
 
+@settings(max_examples=20)
 @example(1500, [np.nan, 9, np.nan, -9, np.inf], 700)
 @given(st.integers(0, 3000), st.lists(st.floats(width=16), min_size=1), st.integers(1, 2000))
 def test_an_outline_keeps_extremes_of_whatever_comes(flat, bumps, at_once):

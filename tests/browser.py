@@ -1,0 +1,211 @@
+"""The chapter's notebook in JupyterLab, in a real browser. By its name, this file runs only when asked for.
+
+Pictures of what was seen go to the folder that $D2LDROP_ARTIFACTS names, if there is one.
+"""
+
+import io
+import itertools
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import matplotlib as mpl
+import nbformat
+import psutil
+import pytest
+from PIL import Image
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "dropout.ipynb"
+EPOCHS = 5
+WINDOW = (1280, 900)
+PATIENCE = 240  # seconds, for everything that is waited for
+TRAINING = "scratch-fit"  # the cell whose board is watched
+FIGURES = ("unbiased-plot", "data-load", TRAINING, "few-plot", "predict-first", "uncertainty-plot")
+SETTINGS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+
+# What the scripts below work on: JupyterLab's notebook, and the widget of a cell by its name.
+PRELUDE = """
+const [lab, name] = [window.jupyterapp, arguments[0]];
+const panel = lab.shell.currentWidget;
+const cell = panel?.content?.widgets?.find(widget => widget.model.id === name);
+"""
+WATCH = """
+window.frames_seen = [];
+function look(now) {
+  const area = cell.outputArea.node;
+  const picture = area.querySelector("img, svg");
+  frames_seen.push({
+    time: now,
+    outputs: area.querySelectorAll(".jp-OutputArea-output").length,
+    height: area.getBoundingClientRect().height,
+    width: picture?.getBoundingClientRect().width,
+    shown: picture !== null && picture.getBoundingClientRect().height > 0 && picture.complete !== false,
+    picture: picture === null ? null : picture.src || picture.outerHTML,
+  });
+  window.watching = requestAnimationFrame(look);
+}
+requestAnimationFrame(look);
+"""
+PICTURE = """
+const picture = cell.outputArea.node.querySelector("img");
+picture?.scrollIntoView({block: "center"});
+return picture;
+"""
+PLACE = "return arguments[0].closest('.jp-OutputArea-output').clientWidth"
+THEME = "return document.body.dataset.jpThemeName"
+SCROLL = "return panel.content.scrollToItem(panel.content.widgets.indexOf(cell), 'start');"
+ANSWER = "requestAnimationFrame(() => arguments[arguments.length - 1](true));"
+
+
+def program(name):
+    """Return where a program is, or skip."""
+    return shutil.which(name) or pytest.skip(f"{name} is not installed")
+
+
+def wait_for(what, condition):
+    """Return what the condition gives when it is true at last."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.2)
+    return result
+
+
+@pytest.fixture
+def lab(tmp_path, fashion_mnist):
+    """Start JupyterLab on a copy of the notebook, in rooms of its own, and return its address."""
+    program("chromium")
+    program("chromedriver")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    parameters = next(cell for cell in notebook.cells if cell.id == "parameters")
+    parameters.source += f"\nEPOCHS = {EPOCHS}"
+    (tmp_path / "work").mkdir()
+    nbformat.write(notebook, tmp_path / "work" / NOTEBOOK.name)
+    settings = tmp_path / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(SETTINGS))
+
+    rooms = {
+        "HOME": "home",
+        "IPYTHONDIR": "ipython",
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+    }
+    env = os.environ | {name: str(tmp_path / folder) for name, folder in rooms.items()}
+    env |= {"MPLCONFIGDIR": mpl.get_cachedir(), "D2LDROP_DATA": str(fashion_mnist)}
+    env["OMP_NUM_THREADS"] = "1"  # not too fast to be watched
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token, log = secrets.token_hex(), tmp_path / "jupyterlab.log"
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": tmp_path / "work",
+        "ServerApp.allow_root": True,
+        "IdentityProvider.token": token,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "LabApp.extension_manager": "readonly",
+        "LabApp.expose_app_in_browser": True,
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{k}={v}" for k, v in options.items())]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+
+    def answers():
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={token}", timeout=5):
+                return True
+        except urllib.error.URLError:
+            return False
+
+    try:
+        wait_for("JupyterLab", answers)
+        yield f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK.name}?token={token}"
+    finally:
+        kernels = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(30)
+        for left in psutil.wait_procs(kernels, 30)[1]:
+            left.kill()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Start Chromium without a window, and end it after the test."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = program("chromium")
+    size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", size):
+        options.add_argument(argument)
+    options.add_argument(f"--user-data-dir={tmp_path / 'chromium'}")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(program("chromedriver")))
+    driver.set_script_timeout(10)
+    yield driver
+    driver.quit()
+
+
+def run(browser, script, name=""):
+    """Run a script in the tab; `cell` in it is the cell of that name."""
+    return browser.execute_script(PRELUDE + script, name)
+
+
+def test_the_board_animates_in_place(lab, browser, tmp_path):
+    browser.get(lab)
+    wait_for("the kernel", lambda: run(browser, "return panel?.sessionContext?.session?.kernel?.status === 'idle'"))
+    run(browser, "window.done = false; lab.commands.execute('notebook:run-all-cells').then(() => { done = true; })")
+    run(browser, SCROLL, TRAINING)
+    run(browser, WATCH, TRAINING)
+
+    def done():
+        assert browser.execute_async_script(ANSWER)  # the tab answers while training runs, or this raises
+        return browser.execute_script("return window.done")
+
+    wait_for("the last cell", done)
+    frames = browser.execute_script("cancelAnimationFrame(window.watching); return window.frames_seen")
+    drawn = list(itertools.dropwhile(lambda frame: frame["outputs"] == 0, frames))
+    assert len(drawn) > 100
+    assert {frame["outputs"] for frame in drawn} == {1}
+    assert all(frame["shown"] for frame in drawn)
+    assert len({frame["picture"] for frame in drawn}) >= 4
+    assert len({(frame["width"], frame["height"]) for frame in drawn}) == 1
+    assert max(after["time"] - before["time"] for before, after in itertools.pairwise(frames)) < 5000
+
+    for cell in run(browser, "return panel.context.model.toJSON().cells"):
+        if cell["cell_type"] == "code":
+            assert cell["execution_count"], cell["id"]
+            assert "error" not in {output["output_type"] for output in cell["outputs"]}, cell["outputs"]
+
+    folder = Path(os.environ.get("D2LDROP_ARTIFACTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    for theme in ("Light", "Dark"):
+        run(browser, f"return lab.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+        wait_for("the theme", lambda: browser.execute_script(THEME) == f"JupyterLab {theme}")  # noqa: B023
+        for name in FIGURES:
+            look_at(browser, name, folder / f"{theme.lower()}-{name}.png")
+
+
+def look_at(browser, name, path):
+    """Check that a cell's picture fits the page, and is on white whatever the theme, as its text is black."""
+    run(browser, SCROLL, name)
+    picture = wait_for("a picture", lambda: run(browser, PICTURE, name))
+    time.sleep(0.5)  # for the page to come to rest
+    browser.save_screenshot(str(path))
+    assert picture.size["width"] <= browser.execute_script(PLACE, picture), name
+    image = Image.open(io.BytesIO(picture.screenshot_as_png)).convert("RGB")
+    assert image.getpixel((2, 2)) == (255, 255, 255), name
