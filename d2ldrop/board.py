@@ -22,7 +22,8 @@ def kernel() -> Any:
     """Return the shell of a kernel that can show pictures (Jupyter), or None in a script or a terminal."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    return shell if type(shell).__name__ == "ZMQInteractiveShell" else None
+    names = {cls.__name__ for cls in type(shell).__mro__}  # some notebooks have a shell derived from Jupyter's
+    return shell if "ZMQInteractiveShell" in names else None
 
 
 def in_notebook() -> bool:

@@ -63,6 +63,16 @@ def test_a_script_draws_nothing():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+def test_a_notebook_is_known_by_its_shell(monkeypatch):
+    jupyter = type("ZMQInteractiveShell", (), {})
+    shells = {jupyter: True, type("Shell", (jupyter,), {}): True, type("TerminalInteractiveShell", (), {}): False}
+    for shell, expected in shells.items():
+        monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=shell))
+        assert boards.in_notebook() is expected
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert not boards.in_notebook()
+
+
 def test_a_notebook_has_one_output_and_one_line_per_curve(notebook, monkeypatch):
     monkeypatch.setattr(boards, "SHARE", 1e9)  # redraw at every point
     board = ProgressBoard(xlabel="epoch", xlim=(0, 5))
