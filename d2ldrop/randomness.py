@@ -1,9 +1,9 @@
 """Where chance comes from: three named streams from one seed, and the draw behind every dropout mask.
 
-A Bernoulli draw with probability p needs only a few random bits, so a mask is made from 16-bit *lanes*: one 64-bit word
-of a generator gives four of them, each uniform on 0 ... 65535, and an element is dropped where its lane is below the
-threshold round(65536 p). The survivors are scaled by the keep probability that this threshold really has, so the mean
-is exact for every p.
+A Bernoulli draw with probability p needs only a few random bits, so a mask is made from *lanes*: one 64-bit word of a
+generator gives four of 16 bits, each uniform on 0 ... 65535, and an element is dropped where its lane is below the
+threshold round(65536 p). Where 8 bits say p as well, as for 0.5, there are eight lanes in a word. The survivors are
+scaled by the keep probability that this threshold really has, so the mean is exact for every p.
 """
 
 import math
@@ -62,8 +62,9 @@ def integer(stream: np.random.SeedSequence) -> int:
 class Odds(NamedTuple):
     """How one layer drops: elements whose lane is below `threshold` go, the others are multiplied by `scale`."""
 
-    threshold: int  # 0 ... 65536
-    scale: float  # 65536 / (65536 - threshold); 0 where nothing survives
+    threshold: int  # 0 ... 2**bits
+    scale: float  # 1 / (1 - threshold / 2**bits); 0 where nothing survives
+    bits: int  # of a lane: 8 where p is a multiple of 1/256, otherwise 16
 
 
 def odds(dropout: Any) -> Odds:
@@ -77,8 +78,8 @@ def odds(dropout: Any) -> Odds:
     Returns
     -------
     Odds
-        The threshold, which realises p to within 2**-16 (exactly for 0, 1, and multiples of 2**-16), and the
-        scale 1 / (1 - p) for the p so realised. A p strictly between 0 and 1 never becomes 0 or 1.
+        The threshold, which realises p to within 2**-16 (exactly for 0, 1, and multiples of 2**-16), the scale
+        1 / (1 - p) for the p so realised, and the bits of a lane. A p strictly between 0 and 1 never becomes 0 or 1.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def odds(dropout: Any) -> Odds:
     Examples
     --------
     >>> odds(0.5)
-    Odds(threshold=32768, scale=2.0)
+    Odds(threshold=128, scale=2.0, bits=8)
     >>> odds(1.2)
     Traceback (most recent call last):
     d2ldrop.errors.ArgumentError: Expected dropout to be a number in [0, 1]. Received: 1.2
@@ -99,7 +100,8 @@ def odds(dropout: Any) -> Odds:
     threshold = round(p * LANES)
     if 0 < p < 1:
         threshold = min(max(threshold, 1), LANES - 1)
-    return Odds(threshold, LANES / (LANES - threshold) if threshold < LANES else 0.0)
+    scale = LANES / (LANES - threshold) if threshold < LANES else 0.0
+    return Odds(threshold, scale, 16) if threshold % 256 else Odds(threshold // 256, scale, 8)
 
 
 def _as_real(value: Any) -> float:
@@ -112,24 +114,26 @@ def _as_real(value: Any) -> float:
     raise ArgumentTypeError(f"Expected dropout to be a number in [0, 1]. Received: {value!r}")
 
 
-def lanes(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Draw uniform 16-bit integers, four from each 64-bit word of the generator.
+def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.ndarray:
+    """Draw uniform integers of 8 or 16 bits, as many as fit from each 64-bit word of the generator.
 
     Parameters
     ----------
     shape
         The shape of the result.
     rng
-        Any NumPy generator; it moves on by ceil(n / 4) words.
+        Any NumPy generator; it moves on by ceil(n bits / 64) words.
+    bits
+        8 or 16.
 
     Returns
     -------
     numpy.ndarray
-        uint16, uniform on 0 ... 65535.
+        uint8 or uint16, uniform on all their values.
     """
     count = math.prod(shape)
-    words = rng.integers(0, 2**64, size=-(-count // 4), dtype=np.uint64)
-    return words.view(np.uint16)[:count].reshape(shape)
+    words = rng.integers(0, 2**64, size=-(-count * bits // 64), dtype=np.uint64)
+    return words.view(f"u{bits // 8}")[:count].reshape(shape)
 
 
 def initial_weights(like: dict[str, np.ndarray], stream: np.random.SeedSequence) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import d2ldrop
-from d2ldrop.randomness import LANES, integer, lanes, odds, sharing_masks, streams
+from d2ldrop.randomness import integer, lanes, odds, sharing_masks, streams
 
 
 def floats(d2l):
@@ -100,7 +100,7 @@ def test_any_shape(d2l, shape):
         Y = d2ldrop.dropout_layer(X, p)
         assert tuple(Y.shape) == shape
         after, before = host(d2l, Y), host(d2l, X)
-        assert np.all((after == 0) | np.isclose(after, before / (1 - odds(p).threshold / LANES or 1)))
+        assert np.all((after == 0) | np.isclose(after, before / (1 - odds(p).threshold / 2 ** odds(p).bits or 1)))
 
 
 @pytest.mark.only_numpy
@@ -159,12 +159,13 @@ def test_complex_numbers_are_refused(d2l):
 
 @given(p=st.floats(0, 1))
 def test_odds_realise_p_and_keep_the_mean(p):
-    threshold, scale = odds(p)
-    assert abs(threshold / LANES - p) <= 2**-16
+    threshold, scale, bits = odds(p)
+    assert bits in (8, 16)
+    assert abs(threshold / 2**bits - p) <= 2**-16
     assert (threshold == 0) == (p == 0)
-    assert (threshold == LANES) == (p == 1)
+    assert (threshold == 2**bits) == (p == 1)
     if p < 1:
-        assert scale * (1 - threshold / LANES) == pytest.approx(1, rel=1e-15)
+        assert scale * (1 - threshold / 2**bits) == pytest.approx(1, rel=1e-15)
 
 
 def test_streams_are_independent_and_repeatable():
@@ -183,7 +184,7 @@ def test_as_many_are_kept_as_should_be(d2l, p):
     X, total, calls = d2l.ones((1000, 1000)), 0, 10
     for _ in range(calls):
         total += int(np.count_nonzero(d2l.numpy(d2ldrop.dropout_layer(X, p))))
-    realised, draws = odds(p).threshold / LANES, calls * 10**6
+    realised, draws = odds(p).threshold / 2 ** odds(p).bits, calls * 10**6
     deviations = (total - draws * (1 - realised)) / math.sqrt(draws * realised * (1 - realised))
     assert abs(deviations) < 5
 
@@ -202,11 +203,12 @@ def test_neighbours_are_independent(d2l):
         assert abs((a * b).mean()) * math.sqrt(a.size) < 5, name
 
 
-def test_lanes_are_uniform():
-    drawn = lanes((4, 250_000), np.random.Generator(np.random.Philox(0)))
-    assert drawn.dtype == np.uint16
-    for bits in (drawn >> 8, drawn & 255):
-        counts = np.bincount(bits.ravel(), minlength=256)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_lanes_are_uniform(bits):
+    drawn = lanes((4, 250_000), np.random.Generator(np.random.Philox(0)), bits)
+    assert drawn.dtype == f"u{bits // 8}"
+    for byte in (drawn >> bits - 8, drawn & 255):
+        counts = np.bincount(byte.ravel(), minlength=256)
         chi_squared = ((counts - 10**6 / 256) ** 2 / (10**6 / 256)).sum()
         assert abs(chi_squared - 255) < 5 * math.sqrt(2 * 255)
 

@@ -163,7 +163,7 @@ def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
     UsageError
         If `key` is missing where JAX traces outside of a module: what is compiled once would have one mask for ever.
     """
-    threshold, scale = odds(dropout)
+    threshold, scale, bits = odds(dropout)
     if not is_array(X):
         X = np.asarray(X)  # type: ignore[assignment]
     if not jnp.issubdtype(X.dtype, jnp.floating):
@@ -173,10 +173,11 @@ def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
     if threshold == 0:
         return jnp.asarray(X)
     if (rng := shared_generator()) is not None:
-        drawn = io_callback(partial(lanes, X.shape, rng), jax.ShapeDtypeStruct(X.shape, jnp.uint16), ordered=True)
+        shape = jax.ShapeDtypeStruct(X.shape, f"uint{bits}")
+        drawn = io_callback(partial(lanes, X.shape, rng, bits), shape, ordered=True)
         drop = drawn.astype(jnp.int32) < threshold
     else:
-        drop = random_drops(X.shape, _new_key(X) if key is None else key, threshold)
+        drop = random_drops(X.shape, _new_key(X) if key is None else key, threshold << 16 - bits)
     return _masked(X, drop, scale)
 
 

@@ -27,7 +27,7 @@ from d2ldrop.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.module import BaseClassifier, BaseModule
 from d2ldrop.pictures import plot, plt, set_figsize, show_images, use_svg_display
-from d2ldrop.randomness import LANES, lanes, odds, shared_generator
+from d2ldrop.randomness import lanes, odds, shared_generator
 from d2ldrop.trainer import Trainer
 
 with warnings.catch_warnings():
@@ -145,7 +145,7 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
     ArgumentTypeError, ArgumentError
         If `X` is not an array of MXNet, or `dropout` is not a real number in [0, 1].
     """
-    threshold, scale = odds(dropout)
+    threshold, scale, bits = odds(dropout)
     if not is_array(X):
         raise ArgumentTypeError(f"Expected X to be an array of MXNet. Received: {X!r}")
     F = mx.sym if isinstance(X, mx.sym.Symbol) else mx.nd
@@ -155,7 +155,7 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
         return X
     H = X.as_nd_ndarray()  # `mx.nd` is MXNet's older dialect, with the fastest words for all this
     with autograd.pause():
-        S = random_factors(F, H, threshold, scale)
+        S = random_factors(F, H, threshold, scale, bits)
     Y = H * S
     # `where` takes as long as all the rest if its condition is as random as a mask, so the mask is a product. It makes
     # nan of a dropped inf or nan; only there is 1 > S, as S is 0. That is rare: a `where` for it is fast.
@@ -168,7 +168,7 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
     return Y if type(X) in (mx.nd.NDArray, mx.sym.Symbol) else Y.as_np_ndarray()
 
 
-def random_factors(F: Any, X: Any, threshold: int, scale: float) -> Any:
+def random_factors(F: Any, X: Any, threshold: int, scale: float, bits: int) -> Any:
     """Draw 0 or `scale` for each element of X; F is `mx.nd`, or `mx.sym` while a graph is made.
 
     On a CPU, NumPy draws the lanes, five times as fast as MXNet, while MXNet's engine is busy with what came before. In
@@ -179,10 +179,11 @@ def random_factors(F: Any, X: Any, threshold: int, scale: float) -> Any:
         raise UsageError("Expected a model that is not hybridized, where masks are shared. It is hybridized.")
     if F is mx.nd and (rng is not None or X.ctx == cpu()):
         factor = X.dtype(min(scale, float(onp.finfo(X.dtype).max)))  # float16 ends before 65536
-        factors = onp.multiply(lanes(X.shape, rng or _rng) >= threshold, factor, out=onp.empty(X.shape, X.dtype))
+        keep = lanes(X.shape, rng or _rng, bits) >= threshold
+        factors = onp.multiply(keep, factor, out=onp.empty(X.shape, X.dtype))
         return mx.nd.from_numpy(factors).as_in_context(X.ctx)
     half = F is mx.nd and X.dtype == onp.float16  # too coarse to draw in
-    S = (F.random.uniform_like(X.astype("float32") if half else X) >= threshold / LANES) * scale
+    S = (F.random.uniform_like(X.astype("float32") if half else X) >= threshold / 2**bits) * scale
     return S.astype("float16") if half else S
 
 
@@ -286,7 +287,7 @@ class Dropout(nn.Dropout):
 
     def hybrid_forward(self, F: Any, X: Any) -> Any:
         """Return what MXNet's own dropout makes of X; F is `mx.nd`, or `mx.sym` while a graph is made."""
-        if odds(self._rate).threshold < LANES:
+        if odds(self._rate).scale > 0:
             return super().hybrid_forward(F, X)
         trains = F.npx.dropout(F.np.ones_like(X), p=0.5) != 1  # 0 or 2 in training, 1 otherwise: a graph cannot ask
         return F.np.where(trains, F.np.zeros_like(X), X)

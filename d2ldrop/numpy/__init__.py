@@ -167,10 +167,10 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
 
 def dropout_mask(shape: tuple[int, ...], dropout: float) -> tuple[np.ndarray, float]:
     """Draw which elements stay, and return with it the factor by which these are scaled."""
-    threshold, scale = odds(dropout)
+    threshold, scale, bits = odds(dropout)
     if threshold == 0:
         return np.ones(shape, bool), scale
-    return lanes(shape, shared_generator() or _rng) >= threshold, scale
+    return lanes(shape, shared_generator() or _rng, bits) >= threshold, scale
 
 
 def masked(X: np.ndarray, keep: np.ndarray, scale: float) -> np.ndarray:

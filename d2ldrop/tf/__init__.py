@@ -146,7 +146,7 @@ def dropout_layer(X: tf.Tensor, dropout: float) -> tf.Tensor:
     ArgumentTypeError, ArgumentError
         If `X` is not real, or `dropout` is not a real number in [0, 1].
     """
-    threshold, scale = odds(dropout)
+    threshold, scale, bits = odds(dropout)
     X = tf.convert_to_tensor(X)
     if X.dtype.is_integer or X.dtype.is_bool:
         X = tf.cast(X, tf.float32)
@@ -155,20 +155,21 @@ def dropout_layer(X: tf.Tensor, dropout: float) -> tf.Tensor:
     if threshold == 0:
         return X
     with tf.device(X.device):
-        keep = random_lanes(X) > threshold - 1  # 65536 itself is no uint16
+        keep = random_lanes(X, bits) > threshold - 1  # 256 or 65536 itself does not fit in the bits
         mask = tf.cast(keep, X.dtype) * min(scale, float(X.dtype.max))  # float16 ends before 65536
         return tf.math.multiply_no_nan(X, mask)  # where the mask is 0, so is the product, even of inf or nan
 
 
-def random_lanes(X: tf.Tensor) -> tf.Tensor:
-    """Draw uniform uint16 in the shape of `X`, four from each 64-bit word of TensorFlow's generator."""
+def random_lanes(X: tf.Tensor, bits: int) -> tf.Tensor:
+    """Draw uniform uint8 or uint16 in the shape of `X`, from 64-bit words of TensorFlow's generator."""
+    kind = tf.uint8 if bits == 8 else tf.uint16
     shape = X.shape if X.shape.is_fully_defined() else tf.shape(X)
     if (rng := shared_generator()) is not None:  # also where a function is compiled, this calls back to the host
-        drawn = tf.numpy_function(lambda shape: lanes(tuple(shape), rng), [shape], tf.uint16)
+        drawn = tf.numpy_function(lambda shape: lanes(tuple(shape), rng, bits), [shape], kind)
         return tf.reshape(drawn, shape)
     count = math.prod(X.shape) if X.shape.is_fully_defined() else tf.size(X)
-    words = tf.random.uniform([-(-count // 4)], tf.int64.min, tf.int64.max, tf.int64)
-    return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:count], shape)
+    words = tf.random.uniform([-(-count * bits // 64)], tf.int64.min, tf.int64.max, tf.int64)
+    return tf.reshape(tf.reshape(tf.bitcast(words, kind), [-1])[:count], shape)
 
 
 # Data

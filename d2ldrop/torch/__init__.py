@@ -137,54 +137,35 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
     ArgumentTypeError, ArgumentError
         If `X` is not real, or `dropout` is not a real number in [0, 1].
     """
-    threshold, scale = odds(dropout)
+    threshold, scale, bits = odds(dropout)
     if X.is_complex():
         raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
     if not X.is_floating_point():
         X = X.to(torch.get_default_dtype())
     if threshold == 0:
         return X
-    # lanes are signed here, -32768 ... 32767; `>` keeps the right-hand side in that range when p is 1
-    keep = random_lanes(X.shape, X.device) > threshold - 1 - 2**15
-    return Masked.apply(X, -keep.to(_BITS[X.element_size()]), scale)
-
-
-class Masked(torch.autograd.Function):
-    """Scale what stays, and put 0 elsewhere; the gradient is the same mask, scaled.
-
-    A product with the mask would make nan of a dropped inf, and `torch.where` takes ten times as long. So the mask is
-    laid over the bits of the numbers: all ones (the integer -1) leave a number as it is, all zeros make it 0.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(X: Tensor, mask: Tensor, scale: float) -> Tensor:
-        """Return X where the integers of `mask` are -1, scaled, and 0 where they are 0."""
-        return (X.view(mask.dtype) & mask).view(X.dtype).mul_(scale)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Remember the mask."""
-        _, mask, ctx.scale = inputs
-        ctx.save_for_backward(mask)
-
-    @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient with respect to X."""
-        return Masked.apply(dY, *ctx.saved_tensors, ctx.scale), None, None
+    # an element stays where its lane is below `stay`, that is, where lane - stay is negative: the sign, moved all over
+    # the integer, is -1 there, which has all bits set, and 0 elsewhere
+    stay = 2 ** (bits - 1) - threshold
+    keep = random_lanes(X.shape, X.device, bits).to(torch.int32).sub_(stay).bitwise_right_shift_(31)
+    keep = keep.to(_BITS[X.element_size()])
+    Y = X * keep.to(X.dtype).mul_(-scale)
+    with torch.no_grad():  # the product made nan of a dropped inf; `torch.where` would take four times as long
+        Y.view(keep.dtype).bitwise_and_(keep)
+    return Y
 
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def random_lanes(shape: torch.Size, device: torch.device) -> Tensor:
-    """Draw uniform int16, four from each 64-bit word of PyTorch's generator (a Mersenne Twister; on GPUs Philox)."""
-    if (rng := shared_generator()) is not None:
-        return torch.from_numpy((lanes(tuple(shape), rng) ^ 2**15).view(np.int16)).to(device)
+def random_lanes(shape: torch.Size, device: torch.device, bits: int) -> Tensor:
+    """Draw uniform int8 or int16 from 64-bit words of PyTorch's generator (a Mersenne Twister; on GPUs Philox)."""
+    kind = torch.int8 if bits == 8 else torch.int16
+    if (rng := shared_generator()) is not None:  # whose elements stay from a threshold on, not below: count downwards
+        return torch.from_numpy((2 ** (bits - 1) - 1 - lanes(tuple(shape), rng, bits).astype(int))).to(device)
     count = shape.numel()
-    words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
-    return words.random_(-(2**63), None).view(torch.int16)[:count].view(shape)
+    words = torch.empty(-(-count * bits // 64), dtype=torch.int64, device=device)
+    return words.random_(-(2**63), None).view(kind)[:count].view(shape)
 
 
 # Data
