@@ -69,7 +69,7 @@ def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int) 
 
 
 def measure(name: str, parts: Iterable[str], data_class: str, repeats: int) -> list[Row]:
-    """Measure one backend in this process; see `bench`."""
+    """Measure one backend in this process, memory first; see `bench`."""
     d2l: Any = backend(name)
     about = {"backend": name, "version": importlib.metadata.version(distribution(name)), "cores": cores()}
     measures = {
@@ -78,7 +78,7 @@ def measure(name: str, parts: Iterable[str], data_class: str, repeats: int) -> l
         "layers": lambda: layers(d2l, repeats),
         "scale": lambda: scale(d2l, repeats),
     }
-    return [{**about, "part": part, **row} for part in parts for row in measures[part]()]
+    return [{**about, "part": part, **row} for part in PARTS if part in parts for row in measures[part]()]
 
 
 def cores() -> int:

@@ -5,6 +5,7 @@ from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any
 
+import mxnet as mx
 import numpy as onp  # noqa: ICN001 - here, as in the book, `np` is MXNet's
 from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import nn
@@ -45,18 +46,18 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
 
 def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], None]:
     """Return a function that multiplies the matrices of an epoch, and does nothing else."""
-    X, X_val = np.ones((batch_size, sizes[0])), np.ones((validated, sizes[0]))
-    Ws = [np.full(pair, 1e-3) for pair in pairwise(sizes)]
+    X, X_val = mx.nd.ones((batch_size, sizes[0])), mx.nd.ones((validated, sizes[0]))
+    Ws = [mx.nd.full(pair, 1e-3) for pair in pairwise(sizes)]
 
     def epoch() -> None:
         for _ in range(steps):
-            Hs = list(accumulate(Ws, np.dot, initial=X))
+            Hs = list(accumulate(Ws, mx.nd.dot, initial=X))
             dH = Hs.pop()
             for k, (H, W) in reversed(list(enumerate(zip(Hs, Ws, strict=True)))):
-                np.dot(H.T, dH)
-                dH = np.dot(dH, W.T) if k else dH
+                mx.nd.dot(H, dH, transpose_a=True)
+                dH = mx.nd.dot(dH, W, transpose_b=True) if k else dH
         for start in range(0, validated, 2000):
-            reduce(np.dot, Ws, X_val[start : start + 2000])
+            reduce(mx.nd.dot, Ws, X_val[start : start + 2000])
         npx.waitall()
 
     return epoch

@@ -162,7 +162,7 @@ def random_lanes(shape: torch.Size, device: torch.device, bits: int) -> Tensor:
     """Draw uniform int8 or int16 from 64-bit words of PyTorch's generator (a Mersenne Twister; on GPUs Philox)."""
     kind = torch.int8 if bits == 8 else torch.int16
     if (rng := shared_generator()) is not None:  # whose elements stay from a threshold on, not below: count downwards
-        return torch.from_numpy((2 ** (bits - 1) - 1 - lanes(tuple(shape), rng, bits).astype(int))).to(device)
+        return torch.from_numpy(2 ** (bits - 1) - 1 - lanes(tuple(shape), rng, bits).astype(int)).to(device)
     count = shape.numel()
     words = torch.empty(-(-count * bits // 64), dtype=torch.int64, device=device)
     return words.random_(-(2**63), None).view(kind)[:count].view(shape)
