@@ -189,18 +189,33 @@ def test_as_many_are_kept_as_should_be(d2l, p):
     assert abs(deviations) < 5
 
 
-def test_neighbours_are_independent(d2l):
+@pytest.mark.parametrize("p", [0.5, 0.3], ids=["bytes", "sixteen bits"])
+def test_masks_are_independent(d2l, p):
+    """Neighbours, elements of one word, successive calls and other seeds: no correlation of a million draws."""
+
+    def draw():
+        kept = host(d2l, d2ldrop.dropout_layer(X, p)) > 0
+        return (kept - realised) / math.sqrt(realised * (1 - realised))
+
+    X, realised = d2l.ones((1024, 1024)), 1 - odds(p).threshold / 2 ** odds(p).bits
     d2l.seed(6)
-    X = d2l.ones((1024, 1024))
-    first, second = (host(d2l, d2ldrop.dropout_layer(X, 0.5)) - 1 for _ in range(2))
-    pairs = {
-        "rows": (first[1:], first[:-1]),
-        "columns": (first[:, 1:], first[:, :-1]),
-        "four apart": (first[:, 4:], first[:, :-4]),
-        "calls": (first, second),
-    }
+    first, second = draw(), draw()
+    d2l.seed(7)
+    pairs = {"rows": (first[1:], first[:-1]), "calls": (first, second), "seeds": (first, draw())}
+    for lag in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64):
+        pairs[f"{lag} apart"] = (first.ravel()[lag:], first.ravel()[:-lag])
     for name, (a, b) in pairs.items():
         assert abs((a * b).mean()) * math.sqrt(a.size) < 5, name
+
+
+def test_runs_are_as_long_as_they_should_be(d2l):
+    """Wald and Wolfowitz: there are as many runs of equal elements as in fair coin tosses."""
+    d2l.seed(8)
+    kept = host(d2l, d2ldrop.dropout_layer(d2l.ones((1000, 1000)), 0.5)).ravel() > 0
+    n, m = kept.sum(), (~kept).sum()
+    runs, expected = 1 + np.count_nonzero(kept[1:] != kept[:-1]), 1 + 2 * n * m / (n + m)
+    variance = (expected - 1) * (expected - 2) / (n + m - 1)
+    assert abs(runs - expected) / math.sqrt(variance) < 5
 
 
 @pytest.mark.parametrize("bits", [8, 16])
