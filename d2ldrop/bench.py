@@ -273,9 +273,13 @@ def draw(rows: list[Row], path: Path) -> None:
         raise UsageError("Expected times of epochs or layers to plot. Received none: add --part epochs or layers.")
     panels = list(dict.fromkeys(row["what"] for row in timed))
     names = _names(timed)
-    height = 1.6 + 1.2 * len(names)
-    figure, grid = plt.subplots(len(panels), 1, figsize=(8, height * len(panels)), squeeze=False, layout="constrained")
-    for axes, what in zip(grid[:, 0], panels, strict=True):
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    size = (5.5 * columns, (1.2 + 0.6 * len(names)) * lines)
+    figure, grid = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    for axes in grid.ravel()[len(panels) :]:
+        axes.set_axis_off()
+    for axes, what in zip(grid.ravel(), panels, strict=False):
         mine = [row for row in timed if row["what"] == what]
         factor, unit = _scale(mine[0])
         people = list(dict.fromkeys(row["who"] for row in mine))
@@ -288,7 +292,7 @@ def draw(rows: list[Row], path: Path) -> None:
             axes.barh(places, values, 0.8 / len(people), xerr=spread, color=f"C{k}", label=who, error_kw={"lw": 0.8})
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
-        axes.set(xlabel=f"median {unit}", title=what)
+        axes.set(xlabel=f"median, {unit}", title=what)
         axes.grid(axis="x", alpha=0.3)
         axes.legend(fontsize="small")
     with replacing(path) as temporary:
