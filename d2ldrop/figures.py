@@ -38,7 +38,7 @@ def draw_network(sizes: Sequence[int], masks: Sequence[Array] | None = None) -> 
     panels = {"without dropout": [np.ones(size, bool) for size in sizes]}
     if masks is not None:
         panels["with dropout"] = _kept(sizes, masks)
-    figsize = (0.8 + 4 * len(panels), 3.4)
+    figsize = (0.9 + 3.8 * len(panels), 3.4)
     _, grid = plt.subplots(1, len(panels), figsize=figsize, squeeze=False, sharey=True, layout="constrained")
     for axes, (title, kept) in zip(grid[0], panels.items(), strict=True):
         _draw_panel(axes, kept)

@@ -18,7 +18,7 @@ class _Pyplot:
 
 plt: Any = _Pyplot()
 
-PAGE = 9.0
+PAGE = 8.5
 """How many inches fit side by side on a notebook's page."""
 
 

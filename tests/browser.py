@@ -30,7 +30,10 @@ EPOCHS = 5
 WINDOW = (1280, 900)
 PATIENCE = 240  # seconds, for everything that is waited for
 TRAINING = "scratch-fit"  # the cell whose board is watched
-FIGURES = ("unbiased-plot", "data-load", TRAINING, "few-plot", "predict-first", "uncertainty-plot")
+FIGURES = (
+    "unbiased-plot", "network-masks", "data-load", TRAINING, "few-plot", "predict-first", "predict-confusion",
+    "predict-mistakes", "uncertainty-plot",
+)  # fmt: skip
 SETTINGS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 
 # What the scripts below work on: JupyterLab's notebook, and the widget of a cell by its name.

@@ -108,7 +108,7 @@ def test_ten_classes_fit_on_a_page_without_touching():
     labels = np.arange(10)
     axes = by_hand.show_confusion(labels, labels, d2ldrop.FashionMNIST.CLASSES)
     figure = axes.get_figure()
-    assert figure.get_figwidth() <= 9
+    assert figure.get_figwidth() <= 8.5
     figure.canvas.draw()
     boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
     assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
@@ -182,5 +182,5 @@ def test_wrong_predictions(changes, message):
 def test_grids_fit_on_a_page(d2l):
     data = d2l.Digits(batch_size=20)
     batch = next(iter(data.val_dataloader()))
-    for ncols, width in ((4, 6), (6, 9), (8, 9), (12, 9)):
+    for ncols, width in ((4, 6), (6, 8.5), (8, 8.5), (12, 8.5)):
         assert data.visualize(batch, ncols=ncols)[0].get_figure().get_figwidth() == pytest.approx(width)
