@@ -90,7 +90,7 @@ exp, log, abs, sin, cos, sinh, cosh, tanh = (
 )  # fmt: skip
 matmul, batch_matmul, concat, stack, sigmoid = jnp.matmul, jnp.matmul, jnp.concatenate, jnp.stack, jax.nn.sigmoid
 reshape, transpose, expand_dims, repeat = jnp.reshape, jnp.transpose, jnp.expand_dims, jnp.repeat
-reduce_sum, reduce_mean, argmax, size = jnp.sum, jnp.mean, jnp.argmax, jnp.size
+reduce_sum, reduce_mean, argmax, size, to = jnp.sum, jnp.mean, jnp.argmax, jnp.size, jax.device_put
 
 
 def is_array(X: Any) -> bool:
@@ -106,11 +106,6 @@ def array(X: Any, device: jax.Device | None = None) -> Array:
 def numpy(X: Array) -> np.ndarray:
     """Copy an array to the host; bfloat16, which NumPy lacks, becomes float32."""
     return np.array(X, np.float32 if X.dtype == jnp.bfloat16 else None)
-
-
-def to(X: Array, device: jax.Device) -> Array:
-    """Bring an array to the device."""
-    return jax.device_put(X, device)
 
 
 def astype(X: Array, dtype: Any) -> Array:
@@ -183,7 +178,8 @@ def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
 
 @jax.jit
 def _masked(X: Array, drop: Array, scale: float) -> Array:
-    return jnp.where(drop, 0, X * scale)  # a product with the mask would make nan of a dropped inf
+    # a product with the mask would make nan of a dropped inf; float16 ends before 65536, the largest scale
+    return jnp.where(drop, 0, X * jnp.minimum(scale, jnp.finfo(X.dtype).max))
 
 
 def _new_key(X: Array) -> Any:
