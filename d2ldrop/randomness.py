@@ -4,6 +4,10 @@ A Bernoulli draw with probability p needs only a few random bits, so a mask is m
 generator gives four of 16 bits, each uniform on 0 ... 65535, and an element is dropped where its lane is below the
 threshold round(65536 p). Where 8 bits say p as well, as for 0.5, there are eight lanes in a word. The survivors are
 scaled by the keep probability that this threshold really has, so the mean is exact for every p.
+
+The words come from published generators: the Mersenne Twister in PyTorch (Matsumoto and Nishimura, 1998), Philox in
+TensorFlow, on GPUs, and for shared masks, and Threefry in JAX (both by Salmon, Moraes, Dror and Shaw, Parallel random
+numbers: as easy as 1, 2, 3, 2011), and SFC64 in NumPy and for MXNet on a CPU (Doty-Humphrey, PractRand, 2010 on).
 """
 
 import math
