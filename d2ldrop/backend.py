@@ -7,6 +7,7 @@ a module, name it in `FRAMEWORKS`, and run the tests: they find it by that name.
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -141,6 +142,22 @@ def backend(name: str) -> Backend:
             f"Install it with: pip install 'd2ldrop[{adapter}]'"
         )
     return cast(Backend, importlib.import_module(f"d2ldrop.{adapter}"))
+
+
+def device_choice(
+    cpu: Callable[[], Device], gpu: Callable[[int], Device], num_gpus: Callable[[], int]
+) -> tuple[Callable[..., Device], Callable[[], list[Device]]]:
+    """Return an adapter's `try_gpu` and `try_all_gpus`, given how it names devices and counts GPUs."""
+
+    def try_gpu(i: int = 0) -> Device:
+        """Return the GPU number `i`, or the CPU if there is no such GPU."""
+        return gpu(i) if i < num_gpus() else cpu()
+
+    def try_all_gpus() -> list[Device]:
+        """Return the GPUs that the framework can use, or the CPU if there are none."""
+        return [gpu(i) for i in range(num_gpus())] or [cpu()]
+
+    return try_gpu, try_all_gpus
 
 
 _backend_of_type: dict[type, Backend] = {}

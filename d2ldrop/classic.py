@@ -5,7 +5,7 @@ functions here find the adapter by the arrays that they are given.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,9 +125,17 @@ class Animator:
                 self.board.draw(across, up, self.legend[k] if k < len(self.legend) else f"curve {k + 1}")
 
 
-def loaders(data: FashionMNIST) -> tuple[BatchLoader, BatchLoader]:
-    """Return the batches to train on, reshuffled at each pass, and those to test on."""
-    return data.train_dataloader(), data.val_dataloader()
+def loading(kind: type[FashionMNIST]) -> Callable[..., tuple[BatchLoader, BatchLoader]]:
+    """Return an adapter's `load_data_fashion_mnist`, given the class of its data."""
+
+    def load_data_fashion_mnist(
+        batch_size: int, resize: int | tuple[int, int] | None = None
+    ) -> tuple[BatchLoader, BatchLoader]:
+        """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
+        data = kind(batch_size, resize or (28, 28))
+        return data.train_dataloader(), data.val_dataloader()
+
+    return load_data_fashion_mnist
 
 
 def get_fashion_mnist_labels(labels: Any) -> list[str]:

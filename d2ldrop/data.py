@@ -57,6 +57,9 @@ class DataModule(HyperParameters):
     backend_name = "numpy"
     """Which framework's arrays the loaders yield."""
 
+    label_dtype: Any = np.int64
+    """The integers in which that framework likes to have labels."""
+
     batch_size: int = 64
 
     def __init__(self, root: str | os.PathLike[str] | None = None, num_workers: int = 0):
@@ -155,7 +158,9 @@ class ArrayData(DataModule):
 
     def _fill(self, train: Split, val: Split, batch_size: int, class_names: Sequence[str] | None = None) -> None:
         self.batch_size = _positive("batch_size", batch_size)
-        self._splits = {True: train, False: val}
+        self._splits = {
+            part: Split(split.X, split.y.astype(self.label_dtype)) for part, split in ((True, train), (False, val))
+        }
         self.num_classes = int(max(train.y.max(), val.y.max())) + 1
         self.class_names = list(class_names) if class_names is not None else [str(k) for k in range(self.num_classes)]
         if len(self.class_names) < self.num_classes:

@@ -22,6 +22,7 @@ from jax import numpy as jnp
 from jax.experimental import io_callback
 
 from d2ldrop import data as _data
+from d2ldrop.backend import device_choice
 from d2ldrop.board import ProgressBoard
 from d2ldrop.classic import (
     Accumulator,
@@ -31,7 +32,7 @@ from d2ldrop.classic import (
     evaluate_accuracy,
     evaluate_loss,
     get_fashion_mnist_labels,
-    loaders,
+    loading,
     predict_ch3,
     train_ch3,
     train_epoch_ch3,
@@ -70,15 +71,7 @@ def num_gpus() -> int:
     return sum(device.platform == "gpu" for device in jax.devices())
 
 
-def try_gpu(i: int = 0) -> jax.Device:
-    """Return the GPU number `i`, or the CPU if there is no such GPU."""
-    return gpu(i) if i < num_gpus() else cpu()
-
-
-def try_all_gpus() -> list[jax.Device]:
-    """Return the GPUs that JAX can use, or the CPU if there are none."""
-    return [gpu(i) for i in range(num_gpus())] or [cpu()]
-
+try_gpu, try_all_gpus = device_choice(cpu, gpu, num_gpus)
 
 # Arrays: the words in which the book's shared cells are written
 
@@ -214,10 +207,7 @@ class FashionMNIST(DataModule, _data.FashionMNIST):
     """Fashion-MNIST, with batches of arrays (N, H, W, 1)."""
 
 
-def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
-    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
-    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
-
+load_data_fashion_mnist = loading(FashionMNIST)
 
 # Models
 

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import numpy as onp  # noqa: ICN001 - here, as in the book, `np` is MXNet's
 
 from d2ldrop import data as _data
+from d2ldrop.backend import device_choice
 from d2ldrop.board import ProgressBoard
 from d2ldrop.classic import (
     Accumulator,
@@ -17,7 +18,7 @@ from d2ldrop.classic import (
     evaluate_accuracy,
     evaluate_loss,
     get_fashion_mnist_labels,
-    loaders,
+    loading,
     predict_ch3,
     train_ch3,
     train_epoch_ch3,
@@ -64,15 +65,7 @@ def num_gpus() -> int:
     return mx.context.num_gpus()
 
 
-def try_gpu(i: int = 0) -> mx.Context:
-    """Return the GPU number `i`, or the CPU if there is no such GPU."""
-    return gpu(i) if i < num_gpus() else cpu()
-
-
-def try_all_gpus() -> list[mx.Context]:
-    """Return the GPUs that MXNet can use, or the CPU if there are none."""
-    return [gpu(i) for i in range(num_gpus())] or [cpu()]
-
+try_gpu, try_all_gpus = device_choice(cpu, gpu, num_gpus)
 
 # Arrays: the words in which the book's shared cells are written
 
@@ -191,32 +184,25 @@ def random_factors(F: Any, X: Any, threshold: int, scale: float, bits: int) -> A
 
 
 class DataModule(_data.DataModule):
-    """Base of data sets whose batches are MXNet's arrays."""
+    """Base of data sets whose batches are MXNet's arrays, with int32 for labels."""
 
     backend_name = name
+    label_dtype = onp.int32
 
 
 class ArrayData(DataModule, _data.ArrayData):
-    """Your own arrays as a data set whose batches are MXNet's; labels are int32, as MXNet counts."""
-
-    def split(self, train: bool, channels_last: bool = False) -> _data.Split:
-        """Return the training or validation samples as they lie in memory."""
-        X, y = super().split(train, channels_last)
-        return _data.Split(X, y.astype(onp.int32))
+    """Your own arrays as a data set whose batches are MXNet's."""
 
 
-class Digits(ArrayData, _data.Digits):
+class Digits(DataModule, _data.Digits):
     """scikit-learn's digits, with batches of arrays (N, 1, 8, 8)."""
 
 
-class FashionMNIST(ArrayData, _data.FashionMNIST):
+class FashionMNIST(DataModule, _data.FashionMNIST):
     """Fashion-MNIST, with batches of arrays (N, 1, H, W)."""
 
 
-def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
-    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
-    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
-
+load_data_fashion_mnist = loading(FashionMNIST)
 
 # Models
 

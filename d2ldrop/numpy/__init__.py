@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from d2ldrop import data as _data
+from d2ldrop.backend import device_choice
 from d2ldrop.board import ProgressBoard
 from d2ldrop.classic import (
     Accumulator,
@@ -19,7 +20,7 @@ from d2ldrop.classic import (
     evaluate_accuracy,
     evaluate_loss,
     get_fashion_mnist_labels,
-    loaders,
+    loading,
     predict_ch3,
     train_ch3,
     train_epoch_ch3,
@@ -53,15 +54,7 @@ def num_gpus() -> int:
     return 0
 
 
-def try_gpu(i: int = 0) -> str:
-    """Return the CPU, as there is no GPU that NumPy can use."""
-    return cpu()
-
-
-def try_all_gpus() -> list[str]:
-    """Return the CPU, as there are no GPUs that NumPy can use."""
-    return [cpu()]
-
+try_gpu, try_all_gpus = device_choice(cpu, gpu, num_gpus)
 
 # Arrays: the words in which the book's shared cells are written
 
@@ -205,10 +198,7 @@ class FashionMNIST(DataModule, _data.FashionMNIST):
     """Fashion-MNIST, with batches of arrays (N, 1, H, W)."""
 
 
-def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
-    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
-    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
-
+load_data_fashion_mnist = loading(FashionMNIST)
 
 # The mathematics, each function followed by its gradient, and the layers, are in a room of their own
 

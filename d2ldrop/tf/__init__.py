@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from d2ldrop import data as _data
+from d2ldrop.backend import device_choice
 from d2ldrop.board import ProgressBoard
 from d2ldrop.classic import (
     Accumulator,
@@ -18,7 +19,7 @@ from d2ldrop.classic import (
     evaluate_accuracy,
     evaluate_loss,
     get_fashion_mnist_labels,
-    loaders,
+    loading,
     predict_ch3,
     train_ch3,
     train_epoch_ch3,
@@ -64,15 +65,7 @@ def num_gpus() -> int:
     return len(tf.config.list_physical_devices("GPU"))
 
 
-def try_gpu(i: int = 0) -> str:
-    """Return the GPU number `i`, or the CPU if there is no such GPU."""
-    return gpu(i) if i < num_gpus() else cpu()
-
-
-def try_all_gpus() -> list[str]:
-    """Return the GPUs that TensorFlow can use, or the CPU if there are none."""
-    return [gpu(i) for i in range(num_gpus())] or [cpu()]
-
+try_gpu, try_all_gpus = device_choice(cpu, gpu, num_gpus)
 
 # Arrays: the words in which the book's shared cells are written
 
@@ -176,32 +169,25 @@ def random_lanes(X: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 class DataModule(_data.DataModule):
-    """Base of data sets whose batches are tensors."""
+    """Base of data sets whose batches are tensors, with int32 for labels."""
 
     backend_name = name
+    label_dtype = np.int32
 
 
 class ArrayData(DataModule, _data.ArrayData):
-    """Your own arrays as a data set whose batches are tensors, with int32 for labels."""
-
-    def split(self, train: bool, channels_last: bool = False) -> _data.Split:
-        """Return the training or validation samples as they lie in memory, and labels in TensorFlow's integers."""
-        X, y = super().split(train, channels_last)
-        return _data.Split(X, y.astype(np.int32))
+    """Your own arrays as a data set whose batches are tensors."""
 
 
-class Digits(ArrayData, _data.Digits):
+class Digits(DataModule, _data.Digits):
     """scikit-learn's digits, with batches of tensors (N, 8, 8, 1)."""
 
 
-class FashionMNIST(ArrayData, _data.FashionMNIST):
+class FashionMNIST(DataModule, _data.FashionMNIST):
     """Fashion-MNIST, with batches of tensors (N, H, W, 1)."""
 
 
-def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
-    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
-    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
-
+load_data_fashion_mnist = loading(FashionMNIST)
 
 # Models
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from d2ldrop import data as _data
+from d2ldrop.backend import device_choice
 from d2ldrop.board import ProgressBoard
 from d2ldrop.classic import (
     Accumulator,
@@ -17,7 +18,7 @@ from d2ldrop.classic import (
     evaluate_accuracy,
     evaluate_loss,
     get_fashion_mnist_labels,
-    loaders,
+    loading,
     predict_ch3,
     train_ch3,
     train_epoch_ch3,
@@ -52,15 +53,7 @@ def num_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def try_gpu(i: int = 0) -> torch.device:
-    """Return the GPU number `i`, or the CPU if there is no such GPU."""
-    return gpu(i) if i < num_gpus() else cpu()
-
-
-def try_all_gpus() -> list[torch.device]:
-    """Return the GPUs that PyTorch can use, or the CPU if there are none."""
-    return [gpu(i) for i in range(num_gpus())] or [cpu()]
-
+try_gpu, try_all_gpus = device_choice(cpu, gpu, num_gpus)
 
 # Arrays: the words in which the book's shared cells are written
 
@@ -189,10 +182,7 @@ class FashionMNIST(DataModule, _data.FashionMNIST):
     """Fashion-MNIST, with batches of tensors (N, 1, H, W)."""
 
 
-def load_data_fashion_mnist(batch_size: int, resize: int | tuple[int, int] | None = None) -> tuple[Any, Any]:
-    """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
-    return loaders(FashionMNIST(batch_size, resize or (28, 28)))
-
+load_data_fashion_mnist = loading(FashionMNIST)
 
 # Models
 
