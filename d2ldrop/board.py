@@ -11,8 +11,8 @@ from d2ldrop.errors import UsageError
 from d2ldrop.files import replacing
 from d2ldrop.hyperparameters import HyperParameters
 
-SHARE = 0.05
-"""The share of the time that redrawing may take."""
+SHARE = 0.03
+"""The share of the time that redrawing may take. What it costs is about twice that, as the notebook has to read it."""
 
 STRETCHES = 500
 """Into how many stretches at most a curve is divided, of which two points each are drawn."""
@@ -88,7 +88,7 @@ class ProgressBoard(HyperParameters):
 
     Notes
     -----
-    In a notebook the figure is redrawn in place, in one output, no more often than a twentieth of the time allows.
+    In a notebook the figure is redrawn in place, in one output, and so seldom that it takes a few percent of the time.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from PIL import Image
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "dropout.ipynb"
-EPOCHS = 5
+EPOCHS = 8
 WINDOW = (1280, 900)
 PATIENCE = 240  # seconds, for everything that is waited for
 TRAINING = "scratch-fit"  # the cell whose board is watched
