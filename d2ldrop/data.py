@@ -25,14 +25,14 @@ class BatchLoader:
         self, arrays: tuple[np.ndarray, ...], batch_size: int, shuffle: bool, backend: Backend, seed: int | None = None
     ):
         self.arrays, self.batch_size, self.shuffle, self.backend = arrays, batch_size, shuffle, backend
-        self._rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         return math.ceil(len(self.arrays[0]) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Array, ...]]:
         count = len(self.arrays[0])
-        order = self._rng.permutation(count) if self.shuffle else np.arange(count)
+        order = self.rng.permutation(count) if self.shuffle else np.arange(count)
         for start in range(0, count, self.batch_size):
             chosen = order[start : start + self.batch_size]
             yield tuple(self.backend.array(as_floats(array[chosen])) for array in self.arrays)

@@ -11,7 +11,7 @@ import numpy as np
 from d2ldrop.backend import Array, Backend, Metrics
 from d2ldrop.board import in_notebook
 from d2ldrop.callbacks import Callback
-from d2ldrop.data import ArrayData, DataModule, Split, as_floats
+from d2ldrop.data import ArrayData, BatchLoader, DataModule, Split, as_floats
 from d2ldrop.errors import ArgumentError, UsageError
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.module import BaseModule
@@ -157,6 +157,8 @@ class Trainer(HyperParameters):
         if new and model.host_init and self.seed is not None:
             self.backend.set_weights(model, initial_weights(self.backend.get_weights(model), weights))
         self._order = np.random.default_rng(order)
+        if self.seed is not None and isinstance(self.train_dataloader, BatchLoader):
+            self.train_dataloader.rng = self._order  # where batches come from the loader, the seed decides as well
         self._masks = np.random.Generator(np.random.Philox(dropout)) if self.shared_masks else None
         self.optim = model.configure_optimizers()
         self.state = self.backend.init_state(model, self.optim, integer(dropout) if self.seed is not None else None)

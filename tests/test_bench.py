@@ -50,7 +50,7 @@ def test_rivals_learn_as_well(d2l, monkeypatch):
     data = d2l.Digits(batch_size=16)
     splits = (data.split(train, d2l.channels_last) for train in (True, False))
     epoch = rivals.plain_loop(*splits, 16, 0.1, 0.5)
-    assert max(epoch() for _ in range(8)) > 0.9
+    assert max(epoch() for _ in range(8)) > 0.8
 
 
 def test_growing_time_is_fitted(monkeypatch):

@@ -311,9 +311,15 @@ def test_a_reader_s_own_fit_epoch(d2l, small):
                 self.model.validation_step(self.prepare_batch(batch))
                 self.val_batch_idx += 1
 
-    model = d2l.DropoutMLP(**small)
-    trainer = Own(8, seed=0, progress=False)
-    trainer.fit(model, d2l.Digits())
+    def fit():
+        model, trainer = d2l.DropoutMLP(**small), Own(8, seed=0, progress=False)
+        trainer.fit(model, d2l.Digits())
+        return model, trainer
+
+    model, trainer = fit()
+    again, _ = fit()
+    for name, value in d2l.get_weights(model).items():
+        np.testing.assert_array_equal(value, d2l.get_weights(again)[name])
     assert set(trainer.history[-1]) >= {"train_loss", "train_acc", "val_loss", "val_acc"}
     assert trainer.history[-1]["val_acc"] > 0.75
     assert len(model.board.curves["train_loss"][0]) == 16
