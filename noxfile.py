@@ -75,7 +75,7 @@ def watching(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time our epochs against plain loops; run nothing else meanwhile."""
+    """Measure our epochs, layers and memory against rivals; run nothing else meanwhile."""
     session.install(ALL, ".[all]")
     session.run("d2ldrop", "bench", *session.posargs)
 

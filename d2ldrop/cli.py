@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     add("--shared-masks", action="store_true", help="drop the same elements everywhere: scratch models coincide")
     add("--plot", type=writable, metavar="FILE", help="draw the loss of each step, and how the curves differ")
 
-    bench_parser = command("bench", bench, "Time epochs of ours and of plain loops, in turn; leave the machine alone.")
+    bench_parser = command("bench", bench, "Measure epochs, layers, memory, against rivals; leave the machine alone.")
     add = bench_parser.add_argument
     add("--backend", choices=FRAMEWORKS, action="append", help="the framework; all that are installed, if not given")
     add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
@@ -196,6 +196,8 @@ def compare(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Measure: one backend in this process, several in one process each."""
     names, parts = args.backend or list(available()), args.part or benchmark.PARTS[:3]
+    for name in {*names}.difference(available()):
+        backend(name)  # tells what is missing now, and not after the others were measured
     if len(names) == 1:
         rows = benchmark.measure(names[0], parts, DATA[args.data], args.repeats)
     else:

@@ -71,6 +71,7 @@ def test_several_backends_are_measured_in_processes_of_their_own(monkeypatch, ca
         return subprocess.CompletedProcess(command, 0, json.dumps([{**about, "value": 1, "fastest": 1, "slowest": 1}]))
 
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(cli, "available", lambda: ("numpy", "torch"))
     words = "bench --backend numpy --backend torch --part memory --data digits --repeats 3".split()
     assert cli.main([*words, "--json"]) == 0
     assert [row["backend"] for row in json.loads(capsys.readouterr().out)] == ["numpy", "torch"]

@@ -15,7 +15,7 @@ from d2ldrop.mxnet import dropout_layer
 
 
 def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
-    """Return a function that runs an epoch with validation: a loop over a hybridized net, with gluon's loaders."""
+    """Return a function that runs an epoch with validation: a loop over arrays in memory, with a hybridized net."""
     net = nn.HybridSequential()
     net.add(nn.Dense(256, activation="relu"), nn.Dropout(dropout))
     net.add(nn.Dense(256, activation="relu"), nn.Dropout(dropout), nn.Dense(10))
