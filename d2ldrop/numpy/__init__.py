@@ -173,8 +173,11 @@ def masked(X: np.ndarray, keep: np.ndarray, scale: float) -> np.ndarray:
     over the bits of the numbers: all ones (the integer -1) leave a number as it is, all zeros make it 0.
     """
     bits = f"i{X.dtype.itemsize}"
-    kept: np.ndarray = (X.view(bits) & -keep.astype(bits)).view(X.dtype)
-    return kept * X.dtype.type(min(scale, float(np.finfo(X.dtype).max)))
+    Y: np.ndarray = (-keep.view(np.int8)).astype(bits)
+    Y &= X.view(bits)
+    Y = Y.view(X.dtype)
+    Y *= X.dtype.type(min(scale, float(np.finfo(X.dtype).max)))  # float16 ends before 65536
+    return Y
 
 
 # Data

@@ -142,7 +142,8 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
     stay = 2 ** (bits - 1) - threshold
     keep = random_lanes(X.shape, X.device, bits).to(torch.int32).sub_(stay).bitwise_right_shift_(31)
     keep = keep.to(_BITS[X.element_size()])
-    Y = X * (-keep).to(X.dtype).mul_(min(scale, torch.finfo(X.dtype).max))  # float16 ends before 65536
+    factor = torch.tensor(min(scale, torch.finfo(X.dtype).max), dtype=X.dtype)  # float16 ends before 65536
+    Y = X * (keep & factor.view(keep.dtype)).view(X.dtype)
     with torch.no_grad():  # the product made nan of a dropped inf; `torch.where` would take four times as long
         Y.view(keep.dtype).bitwise_and_(keep)
     return Y
