@@ -2,8 +2,9 @@
 
 A Bernoulli draw with probability p needs only a few random bits, so a mask is made from *lanes*: one 64-bit word of a
 generator gives four of 16 bits, each uniform on 0 ... 65535, and an element is dropped where its lane is below the
-threshold round(65536 p). Where 8 bits say p as well, as for 0.5, there are eight lanes in a word. The survivors are
-scaled by the keep probability that this threshold really has, so the mean is exact for every p.
+threshold round(65536 p). Where fewer bits say p as well, a word has more lanes: eight of 8 bits for multiples of 1/256,
+and 64 tosses of a coin, a bit each, for 0.5. The survivors are scaled by the keep probability that this threshold
+really has, so the mean is exact for every p.
 
 The words come from published generators: the Mersenne Twister in PyTorch (Matsumoto and Nishimura, 1998), Philox in
 TensorFlow, on GPUs, and for shared masks, and Threefry in JAX (both by Salmon, Moraes, Dror and Shaw, Parallel random
@@ -68,7 +69,7 @@ class Odds(NamedTuple):
 
     threshold: int  # 0 ... 2**bits
     scale: float  # 1 / (1 - threshold / 2**bits); 0 where nothing survives
-    bits: int  # of a lane: 8 where p is a multiple of 1/256, otherwise 16
+    bits: int  # of a lane: 1 where p is 1/2, 8 where it is another multiple of 1/256, otherwise 16
 
 
 def odds(dropout: Any) -> Odds:
@@ -92,8 +93,8 @@ def odds(dropout: Any) -> Odds:
 
     Examples
     --------
-    >>> odds(0.5)
-    Odds(threshold=128, scale=2.0, bits=8)
+    >>> odds(0.25), odds(0.5)
+    (Odds(threshold=64, scale=1.3333333333333333, bits=8), Odds(threshold=1, scale=2.0, bits=1))
     >>> odds(1.2)
     Traceback (most recent call last):
     d2ldrop.errors.ArgumentError: Expected dropout to be a number in [0, 1]. Received: 1.2
@@ -105,7 +106,8 @@ def odds(dropout: Any) -> Odds:
     if 0 < p < 1:
         threshold = min(max(threshold, 1), LANES - 1)
     scale = LANES / (LANES - threshold) if threshold < LANES else 0.0
-    return Odds(threshold, scale, 16) if threshold % 256 else Odds(threshold // 256, scale, 8)
+    bits = 1 if threshold == LANES // 2 else 16 if threshold % 256 else 8
+    return Odds(threshold * 2**bits // LANES, scale, bits)
 
 
 def _as_real(value: Any) -> float:
@@ -119,7 +121,7 @@ def _as_real(value: Any) -> float:
 
 
 def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.ndarray:
-    """Draw uniform integers of 8 or 16 bits, as many as fit from each 64-bit word of the generator.
+    """Draw uniform integers of 1, 8 or 16 bits, as many as fit from each 64-bit word of the generator.
 
     Parameters
     ----------
@@ -128,16 +130,17 @@ def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.nda
     rng
         Any NumPy generator; it moves on by ceil(n bits / 64) words.
     bits
-        8 or 16.
+        1, 8 or 16.
 
     Returns
     -------
     numpy.ndarray
-        uint8 or uint16, uniform on all their values.
+        uint8, uniform on 0 and 1 or on all its values, or uint16, uniform on all its values.
     """
     count = math.prod(shape)
     words = rng.integers(0, 2**64, size=-(-count * bits // 64), dtype=np.uint64)
-    return words.view(f"u{bits // 8}")[:count].reshape(shape)
+    drawn = np.unpackbits(words.view("u1")) if bits == 1 else words.view(f"u{bits // 8}")
+    return drawn[:count].reshape(shape)
 
 
 def initial_weights(like: dict[str, np.ndarray], stream: np.random.SeedSequence) -> dict[str, np.ndarray]:

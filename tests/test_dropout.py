@@ -160,7 +160,7 @@ def test_complex_numbers_are_refused(d2l):
 @given(p=st.floats(0, 1))
 def test_odds_realise_p_and_keep_the_mean(p):
     threshold, scale, bits = odds(p)
-    assert bits in (8, 16)
+    assert bits in (1, 8, 16)
     assert abs(threshold / 2**bits - p) <= 2**-16
     assert (threshold == 0) == (p == 0)
     assert (threshold == 2**bits) == (p == 1)
@@ -189,7 +189,7 @@ def test_as_many_are_kept_as_should_be(d2l, p):
     assert abs(deviations) < 5
 
 
-@pytest.mark.parametrize("p", [0.5, 0.3], ids=["bytes", "sixteen bits"])
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.3], ids=["one bit", "eight bits", "sixteen bits"])
 def test_masks_are_independent(d2l, p):
     """Neighbours, elements of one word, successive calls and other seeds: no correlation of a million draws."""
 
@@ -202,7 +202,7 @@ def test_masks_are_independent(d2l, p):
     first, second = draw(), draw()
     d2l.seed(7)
     pairs = {"rows": (first[1:], first[:-1]), "calls": (first, second), "seeds": (first, draw())}
-    for lag in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64):
+    for lag in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, first.size // 32, first.size // 8):  # where words may be cut
         pairs[f"{lag} apart"] = (first.ravel()[lag:], first.ravel()[:-lag])
     for name, (a, b) in pairs.items():
         assert abs((a * b).mean()) * math.sqrt(a.size) < 5, name
@@ -218,9 +218,13 @@ def test_runs_are_as_long_as_they_should_be(d2l):
     assert abs(runs - expected) / math.sqrt(variance) < 5
 
 
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("bits", [1, 8, 16])
 def test_lanes_are_uniform(bits):
     drawn = lanes((4, 250_000), np.random.Generator(np.random.Philox(0)), bits)
+    if bits == 1:
+        assert np.unique(drawn).tolist() == [0, 1]
+        assert abs(drawn.sum() - 500_000) < 5 * 500
+        return
     assert drawn.dtype == f"u{bits // 8}"
     for byte in (drawn >> bits - 8, drawn & 255):
         counts = np.bincount(byte.ravel(), minlength=256)

@@ -161,7 +161,7 @@ def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
     if threshold == 0:
         return jnp.asarray(X)
     if (rng := shared_generator()) is not None:
-        shape = jax.ShapeDtypeStruct(X.shape, f"uint{bits}")
+        shape = jax.ShapeDtypeStruct(X.shape, f"uint{max(bits, 8)}")
         drawn = io_callback(partial(lanes, X.shape, rng, bits), shape, ordered=True)
         drop = drawn.astype(jnp.int32) < threshold
     else:

@@ -154,15 +154,18 @@ def dropout_layer(X: tf.Tensor, dropout: float) -> tf.Tensor:
 
 
 def random_lanes(X: tf.Tensor, bits: int) -> tf.Tensor:
-    """Draw uniform uint8 or uint16 in the shape of `X`, from 64-bit words of TensorFlow's generator."""
-    kind = tf.uint8 if bits == 8 else tf.uint16
+    """Draw lanes in the shape of `X` from TensorFlow's generator: uint8 or uint16; one bit is 0, or 1 at any place."""
+    kind = tf.uint16 if bits == 16 else tf.uint8
     shape = X.shape if X.shape.is_fully_defined() else tf.shape(X)
     if (rng := shared_generator()) is not None:  # also where a function is compiled, this calls back to the host
         drawn = tf.numpy_function(lambda shape: lanes(tuple(shape), rng, bits), [shape], kind)
         return tf.reshape(drawn, shape)
     count = math.prod(X.shape) if X.shape.is_fully_defined() else tf.size(X)
     words = tf.random.uniform([-(-count * bits // 64)], tf.int64.min, tf.int64.max, tf.int64)
-    return tf.reshape(tf.reshape(tf.bitcast(words, kind), [-1])[:count], shape)
+    drawn = tf.reshape(tf.bitcast(words, kind), [-1])
+    if bits == 1:
+        drawn = tf.reshape(tf.bitwise.bitwise_and(drawn, [[1 << k] for k in range(8)]), [-1])
+    return tf.reshape(drawn[:count], shape)
 
 
 # Data

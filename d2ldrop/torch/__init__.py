@@ -137,11 +137,7 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
         X = X.to(torch.get_default_dtype())
     if threshold == 0:
         return X
-    # an element stays where its lane is below `stay`, that is, where lane - stay is negative: the sign, moved all over
-    # the integer, is -1 there, which has all bits set, and 0 elsewhere
-    stay = 2 ** (bits - 1) - threshold
-    keep = random_lanes(X.shape, X.device, bits).to(torch.int32).sub_(stay).bitwise_right_shift_(31)
-    keep = keep.to(_BITS[X.element_size()])
+    keep = random_keep(X.shape, X.device, threshold, bits).to(_BITS[X.element_size()])
     factor = torch.tensor(min(scale, torch.finfo(X.dtype).max), dtype=X.dtype)  # float16 ends before 65536
     Y = X * (keep & factor.view(keep.dtype)).view(X.dtype)
     with torch.no_grad():  # the product made nan of a dropped inf; `torch.where` would take four times as long
@@ -152,14 +148,23 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def random_lanes(shape: torch.Size, device: torch.device, bits: int) -> Tensor:
-    """Draw uniform int8 or int16 from 64-bit words of PyTorch's generator (a Mersenne Twister; on GPUs Philox)."""
-    kind = torch.int8 if bits == 8 else torch.int16
-    if (rng := shared_generator()) is not None:  # whose elements stay from a threshold on, not below: count downwards
-        return torch.from_numpy(2 ** (bits - 1) - 1 - lanes(tuple(shape), rng, bits).astype(int)).to(device)
+def random_keep(shape: torch.Size, device: torch.device, threshold: int, bits: int) -> Tensor:
+    """Draw an int32 for each element: -1, which has all bits set, where it stays, and 0 where it is dropped.
+
+    Lanes come from 64-bit words of PyTorch's generator (a Mersenne Twister; on GPUs Philox), and are signed here. A
+    lane of one bit is brought to the sign of an integer, and so is the answer whether a longer lane is below its
+    threshold, as the difference of the two. Then the sign is moved all over the integer.
+    """
+    if (rng := shared_generator()) is not None:
+        stays = lanes(tuple(shape), rng, bits) >= threshold
+        return torch.from_numpy(-np.asarray(stays, np.int32)).to(device)
     count = shape.numel()
-    words = torch.empty(-(-count * bits // 64), dtype=torch.int64, device=device)
-    return words.random_(-(2**63), None).view(kind)[:count].view(shape)
+    words = torch.empty(-(-count * bits // 64), dtype=torch.int64, device=device).random_(-(2**63), None)
+    if bits == 1:
+        drawn = words.view(torch.int32) << torch.arange(32, dtype=torch.int32, device=device)[:, None]
+    else:
+        drawn = words.view(torch.int8 if bits == 8 else torch.int16).to(torch.int32).sub_(2 ** (bits - 1) - threshold)
+    return drawn.bitwise_right_shift_(31).view(-1)[:count].view(shape)
 
 
 # Data
