@@ -69,11 +69,11 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
             return layer(X, p)
 
         @tf.function(autograph=False)
-        def both(X: tf.Tensor) -> tf.Tensor:
+        def both(X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(X)
                 Y = layer(X, p)
-            return tape.gradient(Y, X, dY)
+            return Y, tape.gradient(Y, X, dY)  # without Y, TensorFlow would leave out the forward pass
 
         return lambda: forward(X), lambda: both(X)
 
