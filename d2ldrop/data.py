@@ -40,7 +40,7 @@ class BatchLoader:
 
 def as_floats(X: np.ndarray) -> np.ndarray:
     """Turn stored pixels, uint8, into float32 in [0, 1]; leave everything else as it is."""
-    return X.astype(np.float32) / np.float32(255) if X.dtype == np.uint8 else X
+    return np.divide(X, 255, dtype=np.float32) if X.dtype == np.uint8 else X
 
 
 class DataModule(HyperParameters):
@@ -59,6 +59,9 @@ class DataModule(HyperParameters):
 
     label_dtype: Any = np.int64
     """The integers in which that framework likes to have labels."""
+
+    stores_bytes = True
+    """Whether pixels lie on the device as uint8, as opposed to float32, which takes four times the memory."""
 
     batch_size: int = 64
 

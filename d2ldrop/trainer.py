@@ -238,7 +238,9 @@ class Trainer(HyperParameters):
 
     def _place(self, train: bool) -> tuple[Array, ...]:
         """Bring the training or validation samples to the device."""
-        return tuple(self.backend.array(array, self.device) for array in self._split(train))
+        X, y = self._split(train)
+        X = X if self.data.stores_bytes else as_floats(X)
+        return self.backend.array(X, self.device), self.backend.array(y, self.device)
 
     def _split(self, train: bool) -> Split:
         assert isinstance(self.data, ArrayData)

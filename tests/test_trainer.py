@@ -237,7 +237,9 @@ def test_pixels_become_numbers_between_0_and_1(d2l, small):
     y = np.arange(50) % 10
     stored = d2l.ArrayData(X, y, X, y, batch_size=16)
     scaled = d2l.ArrayData((X / 255).astype(np.float32), y, (X / 255).astype(np.float32), y, batch_size=16)
-    losses = [fitted(d2l, small, data=data)[0].history[0] for data in (stored, scaled)]
+    trainers = [fitted(d2l, small, data=data)[0] for data in (stored, scaled)]
+    assert (d2l.numpy(trainers[0]._train_data[0]).dtype == np.uint8) == stored.stores_bytes == (d2l.name != "mxnet")
+    losses = [trainer.history[0] for trainer in trainers]
     assert losses[0]["train_loss"] == pytest.approx(losses[1]["train_loss"], rel=1e-5)
     assert losses[0]["val_loss"] == pytest.approx(losses[1]["val_loss"], rel=1e-5)
 
