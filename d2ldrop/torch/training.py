@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from d2ldrop.backend import Metrics
 from d2ldrop.module import recording
 from d2ldrop.torch import Module, numpy
+from d2ldrop.torch.replay import Replay, can_be_replayed, dependencies
 from d2ldrop.weights import checked
 
 
@@ -21,6 +22,7 @@ class State:
 
     model: Module
     optim: Any
+    replay: Replay | None = None
 
 
 def build(model: Module, inputs: tuple[Tensor, ...], device: torch.device) -> bool:
@@ -58,10 +60,18 @@ def train_epoch(
     state: State, data: tuple[Tensor, ...], order: np.ndarray, batch_size: int, clip: float
 ) -> tuple[State, Metrics]:
     """Take a step for each `batch_size` entries of `order`; return a vector of each metric, still on the device."""
-    steps = []
-    for chosen in torch.from_numpy(order).to(data[0].device).split(batch_size):
-        state, metrics = train_step(state, tuple(samples.index_select(0, chosen) for samples in data), clip)
-        steps.append(metrics)
+    device = data[0].device
+
+    def step(chosen: Tensor) -> Metrics:
+        return train_step(state, tuple(samples.index_select(0, chosen) for samples in data), clip)[1]
+
+    if can_be_replayed(state.model, device):
+        state.model.train()
+        made_for = (*dependencies(state.model, state.optim, data), batch_size, clip)
+        if state.replay is None or state.replay.made_for != made_for:
+            state.replay = Replay(made_for, step, torch.zeros(batch_size, dtype=torch.int64, device=device))
+        step = state.replay
+    steps = [step(chosen) for chosen in torch.from_numpy(order).to(device).split(batch_size)]
     return state, {key: torch.stack([metrics[key] for metrics in steps]) for key in steps[0]}
 
 
