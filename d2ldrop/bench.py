@@ -35,7 +35,7 @@ Row = dict[str, Any]
 Contestants = dict[str, Callable[[], Any]]
 
 
-def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int) -> list[Row]:
+def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int, device: str) -> list[Row]:
     """Measure, each backend in a process of its own.
 
     Parameters
@@ -49,17 +49,19 @@ def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int) 
         The name of the data set for the command line, such as `"fashion-mnist"`.
     repeats
         How often to time each contestant, after a turn to warm up.
+    device
+        `"cpu"`, or `"gpu"`, on which all contestants but the copy of memory then run.
 
     Returns
     -------
     list of dict
-        Rows with `backend`, `version`, `part`, `what`, `who`; `value` (the median), `fastest` and `slowest`, in
-        seconds or, for memory, in megabytes; and `rival`, `ratio`: the median of whoever it is compared with, over
-        its own.
+        Rows with `backend`, `version`, `cores`, `device`, `part`, `what`, `who`; `value` (the median), `fastest` and
+        `slowest`, in seconds or, for memory, in megabytes; and `rival`, `ratio`: the median of whoever it is compared
+        with, over its own.
     """
     rows = []
     for name in names:
-        options = ["--backend", name, "--data", data_name, "--repeats", str(repeats), "--json"]
+        options = ["--backend", name, "--data", data_name, "--repeats", str(repeats), "--device", device, "--json"]
         options += [word for part in parts for word in ("--part", part)]
         done = subprocess.run([sys.executable, "-m", "d2ldrop", "bench", *options], stdout=subprocess.PIPE, text=True)
         if done.returncode:
@@ -69,7 +71,7 @@ def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int) 
 
 
 def measure(name: str, parts: Iterable[str], data_class: str, repeats: int) -> list[Row]:
-    """Measure one backend in this process, memory first; see `bench`."""
+    """Measure one backend in this process, memory first, on a GPU if the framework sees one; see `bench`."""
     d2l: Any = backend(name)
     about = {"backend": name, "version": importlib.metadata.version(distribution(name)), "cores": cores()}
     measures = {
@@ -78,7 +80,9 @@ def measure(name: str, parts: Iterable[str], data_class: str, repeats: int) -> l
         "layers": lambda: layers(d2l, repeats),
         "scale": lambda: scale(d2l, repeats),
     }
-    return [{**about, "part": part, **row} for part in PARTS if part in parts for row in measures[part]()]
+    rows = [{**about, "part": part, **row} for part in PARTS if part in parts for row in measures[part]()]
+    device = "gpu" if d2l.num_gpus() else "cpu"  # asked last: to look for a GPU takes memory
+    return [{**row, "device": device} for row in rows]
 
 
 def cores() -> int:
@@ -114,8 +118,8 @@ def epochs(d2l: Any, data_class: str, repeats: int) -> list[Row]:
 
 
 def _epoch(model: Any, data: Any) -> Callable[[], None]:
-    """Return what runs an epoch of a `fit` that goes on."""
-    trainer = Trainer(1, seed=0, progress=False)
+    """Return what runs an epoch of a `fit` that goes on, on a GPU if the framework sees one."""
+    trainer = Trainer(1, min(model.backend.num_gpus(), 1), seed=0, progress=False)
     trainer.fit(model, data)
     return trainer._fit_one_epoch
 
@@ -234,7 +238,7 @@ def show(rows: list[Row]) -> None:
             cells = {row["who"]: _cell(row) for row in mine if row["backend"] == name}
             table.add_row(name, *(cells.get(who, "") for who in people))
         console.print(table)
-    versions = dict.fromkeys(f"{row['backend']} {row['version']} on {row['cores']} cores" for row in rows)
+    versions = dict.fromkeys("{backend} {version} on {cores} cores, {device}".format(**row) for row in rows)
     console.print("; ".join(versions))
 
 

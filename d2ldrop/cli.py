@@ -106,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
     add("--part", choices=benchmark.PARTS, action="append", help="what to measure; all but scale, if not given")
     add("--repeats", type=count, default=7, help="how often to time each contestant")
+    add("--device", choices=["cpu", "gpu"], default="cpu", help="where all but the copy of memory run")
     add("--scale", action="append_const", dest="part", const="scale", help="the same as --part scale")
     add("--json", action="store_true", help="print JSON instead of tables")
     add("--plot", type=writable, metavar="FILE", help="draw the medians as bars")
@@ -196,12 +197,17 @@ def compare(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Measure: one backend in this process, several in one process each."""
     names, parts = args.backend or list(available()), args.part or benchmark.PARTS[:3]
+    if args.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before a framework is imported, or rivals would run on a GPU
     for name in {*names}.difference(available()):
         backend(name)  # tells what is missing now, and not after the others were measured
+    if args.device == "gpu":
+        for name in names:
+            gpus(backend(name), args.device)  # tells if there is none
     if len(names) == 1:
         rows = benchmark.measure(names[0], parts, DATA[args.data], args.repeats)
     else:
-        rows = benchmark.bench(names, parts, args.data, args.repeats)
+        rows = benchmark.bench(names, parts, args.data, args.repeats, args.device)
     if args.json:
         print(json.dumps(rows, indent=2))
     else:

@@ -1,6 +1,7 @@
 """The referee: it lets everyone run in turn, and reports what it measured. How long that takes is not tested."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -67,15 +68,18 @@ def test_several_backends_are_measured_in_processes_of_their_own(monkeypatch, ca
     def run(command, **kwargs):
         asked.append(command)
         name = command[command.index("--backend") + 1]
-        about = {"backend": name, "version": "1", "cores": 2, "part": "memory", "what": "peak memory", "who": "import"}
-        return subprocess.CompletedProcess(command, 0, json.dumps([{**about, "value": 1, "fastest": 1, "slowest": 1}]))
+        about = {"backend": name, "version": "1", "cores": 2, "device": "cpu"}
+        row = {"part": "memory", "what": "peak memory", "who": "import", "value": 1, "fastest": 1, "slowest": 1}
+        return subprocess.CompletedProcess(command, 0, json.dumps([{**about, **row}]))
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(cli, "available", lambda: ("numpy", "torch"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     words = "bench --backend numpy --backend torch --part memory --data digits --repeats 3".split()
     assert cli.main([*words, "--json"]) == 0
     assert [row["backend"] for row in json.loads(capsys.readouterr().out)] == ["numpy", "torch"]
     assert asked[0][:4] == [sys.executable, "-m", "d2ldrop", "bench"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""  # what is measured on the CPU must not find a GPU
     assert cli.main(words) == 0
     assert "peak memory" in capsys.readouterr().out
     assert cli.main([*words, "--plot", str(tmp_path / "p.png")]) == 1  # no times to plot
@@ -85,4 +89,4 @@ def test_several_backends_are_measured_in_processes_of_their_own(monkeypatch, ca
 def test_a_backend_that_cannot_be_measured(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: subprocess.CompletedProcess(command, 1, ""))
     with pytest.raises(d2ldrop.UsageError, match="It ended with status 1"):
-        bench.bench(["numpy", "torch"], ["memory"], "digits", 1)
+        bench.bench(["numpy", "torch"], ["memory"], "digits", 1, "cpu")

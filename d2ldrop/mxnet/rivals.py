@@ -11,7 +11,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import nn
 
 from d2ldrop.data import Split, as_floats
-from d2ldrop.mxnet import dropout_layer
+from d2ldrop.mxnet import dropout_layer, try_gpu
 
 
 def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
@@ -19,16 +19,17 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
     net = nn.HybridSequential()
     net.add(nn.Dense(256, activation="relu"), nn.Dropout(dropout))
     net.add(nn.Dense(256, activation="relu"), nn.Dropout(dropout), nn.Dense(10))
-    net.initialize()
+    device = try_gpu()
+    net.initialize(ctx=device)
     net.hybridize()
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})
-    X, X_val = (np.array(as_floats(split.X)) for split in (train, val))
-    y, y_val = (np.array(split.y.astype(onp.int32)) for split in (train, val))
+    X, X_val = (np.array(as_floats(split.X), ctx=device) for split in (train, val))
+    y, y_val = (np.array(split.y.astype(onp.int32), ctx=device) for split in (train, val))
     rng = onp.random.default_rng()
 
     def epoch() -> float:
-        order = np.array(rng.permutation(len(y)))
+        order = np.array(rng.permutation(len(y)), ctx=device)
         for start in range(0, len(y), batch_size):
             chosen = order[start : start + batch_size]
             with autograd.record():
@@ -46,8 +47,9 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
 
 def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], None]:
     """Return a function that multiplies the matrices of an epoch, and does nothing else."""
-    X, X_val = mx.nd.ones((batch_size, sizes[0])), mx.nd.ones((validated, sizes[0]))
-    Ws = [mx.nd.full(pair, 1e-3) for pair in pairwise(sizes)]
+    device = try_gpu()
+    X, X_val = (mx.nd.ones((count, sizes[0]), ctx=device) for count in (batch_size, validated))
+    Ws = [mx.nd.full(pair, 1e-3, ctx=device) for pair in pairwise(sizes)]
 
     def epoch() -> None:
         for _ in range(steps):
@@ -65,7 +67,8 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
 
 def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Return, by name, what calls our layer and MXNet's own: forward, and forward and backward."""
-    X, dY = np.ones(shape), np.ones(shape)
+    device = try_gpu()
+    X, dY = np.ones(shape, ctx=device), np.ones(shape, ctx=device)
     X.attach_grad()
 
     def calls(layer: Callable[[np.ndarray, float], np.ndarray]) -> tuple[Callable[[], Any], Callable[[], Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from d2ldrop.data import Split, as_floats
-from d2ldrop.tf import dropout_layer
+from d2ldrop.tf import dropout_layer, num_gpus
 
 
 def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
@@ -75,6 +75,12 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
                 Y = layer(X, p)
             return Y, tape.gradient(Y, X, dY)  # without Y, TensorFlow would leave out the forward pass
 
-        return lambda: forward(X), lambda: both(X)
+        return lambda: _wait(forward(X)), lambda: _wait(both(X))
 
     return {"dropout_layer": calls(dropout_layer), "own": calls(tf.nn.dropout)}
+
+
+def _wait(result: Any) -> None:
+    """Wait for a GPU; a CPU is done when a call returns."""
+    if num_gpus():
+        tf.test.experimental.sync_devices()

@@ -9,24 +9,25 @@ import torch
 from torch import nn
 
 from d2ldrop.data import Split, as_floats
-from d2ldrop.torch import dropout_layer
+from d2ldrop.torch import dropout_layer, try_gpu
 
 
 def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
     """Return a function that runs an epoch with validation: a loop over tensors in memory, with `nn.Dropout`."""
-    X, X_val = (torch.tensor(as_floats(split.X)) for split in (train, val))
-    y, y_val = torch.tensor(train.y), torch.tensor(val.y)
+    device = try_gpu()
+    X, X_val = (torch.tensor(as_floats(split.X), device=device) for split in (train, val))
+    y, y_val = torch.tensor(train.y, device=device), torch.tensor(val.y, device=device)
     net = nn.Sequential(
         nn.Flatten(),
         nn.Linear(X[0].numel(), 256), nn.ReLU(), nn.Dropout(dropout),
         nn.Linear(256, 256), nn.ReLU(), nn.Dropout(dropout),
         nn.Linear(256, 10),
-    )  # fmt: skip
+    ).to(device)  # fmt: skip
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
 
     def epoch() -> float:
         net.train()
-        for chosen in torch.randperm(len(y)).split(batch_size):
+        for chosen in torch.randperm(len(y), device=device).split(batch_size):
             loss = nn.functional.cross_entropy(net(X[chosen]), y[chosen])
             optimizer.zero_grad()
             loss.backward()
@@ -43,8 +44,9 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
 
 def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], None]:
     """Return a function that multiplies the matrices of an epoch, and does nothing else."""
-    X, X_val = torch.rand(batch_size, sizes[0]), torch.rand(validated, sizes[0])
-    Ws = [torch.rand(pair) for pair in pairwise(sizes)]
+    device = try_gpu()
+    X, X_val = (torch.rand(count, sizes[0], device=device) for count in (batch_size, validated))
+    Ws = [torch.rand(pair, device=device) for pair in pairwise(sizes)]
 
     @torch.no_grad()
     def epoch() -> None:
@@ -56,15 +58,31 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
                 dH = dH @ W.T if k else dH
         for part in X_val.split(2000):
             reduce(torch.matmul, Ws, part)
+        _wait(device)
 
     return epoch
 
 
 def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Return, by name, what calls our layer and PyTorch's own: forward, and forward and backward."""
-    X, dY = torch.rand(shape, requires_grad=True), torch.ones(shape)
+    device = try_gpu()
+    X, dY = torch.rand(shape, device=device, requires_grad=True), torch.ones(shape, device=device)
 
     def calls(layer: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Callable[[], Any], Callable[[], Any]]:
-        return lambda: layer(X), lambda: torch.autograd.grad(layer(X), X, dY)
+        def forward() -> None:
+            layer(X)
+            _wait(device)
+
+        def both() -> None:
+            torch.autograd.grad(layer(X), X, dY)
+            _wait(device)
+
+        return forward, both
 
     return {"dropout_layer": calls(lambda X: dropout_layer(X, p)), "own": calls(nn.Dropout(p))}
+
+
+def _wait(device: torch.device) -> None:
+    """Wait for a GPU; a CPU is done when a call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
