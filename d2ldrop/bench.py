@@ -273,8 +273,6 @@ def draw(rows: list[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     timed = [row for row in rows if row["part"] in ("epochs", "layers")]
-    if not timed:
-        raise UsageError("Expected times of epochs or layers to plot. Received none: add --part epochs or layers.")
     panels = list(dict.fromkeys(row["what"] for row in timed))
     names = _names(timed)
     columns = min(3, len(panels))

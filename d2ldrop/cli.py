@@ -33,6 +33,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """A formatter that tells a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and return the exit status: 0, or 1 for a failure; wrong use exits with 2."""
     args = parser().parse_args(argv)
@@ -55,9 +62,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main_parser.add_subparsers(dest="command", required=True, parser_class=Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        added = commands.add_parser(name, help=text, description=text, formatter_class=HelpWithDefaults)
         added.set_defaults(run=run)
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return added
@@ -197,6 +202,8 @@ def compare(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Measure: one backend in this process, several in one process each."""
     names, parts = args.backend or list(available()), args.part or benchmark.PARTS[:3]
+    if args.plot and not {"epochs", "layers"} & {*parts}:
+        raise UsageError("Expected times of epochs or layers to plot. Received none: add --part epochs or layers.")
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before a framework is imported, or rivals would run on a GPU
     for name in {*names}.difference(available()):

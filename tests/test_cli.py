@@ -149,3 +149,12 @@ def test_as_a_module_and_into_a_closed_pipe():
     done = subprocess.run(train, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "compare", "bench"])
+def test_help_tells_defaults_where_there_are_some(command, capsys):
+    assert run(command, "--help") == 0
+    shown = capsys.readouterr().out
+    assert "(default: cpu)" in shown or "(default: fashion-mnist)" in shown or "(default: auto)" in shown
+    assert "None" not in shown
+    assert "False" not in shown
