@@ -153,11 +153,12 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
     # `where` takes as long as all the rest if its condition is as random as a mask, so the mask is a product. It makes
     # nan of a dropped inf or nan; only there is 1 > S, as S is 0. That is rare: a `where` for it is fast.
     with autograd.pause():
-        undefined = (Y != Y) > S
-        if F is mx.nd:  # mended in place, it is left out of the gradient, which is dY * S
+        undefined = Y != Y
+        if F is mx.nd:  # mended in place, it is left out of the gradient, which is dY * S; and new memory takes time
+            F.broadcast_greater(undefined, S, out=undefined)
             F.where(undefined, S, Y, out=Y)
     if F is mx.sym:
-        Y = F.where(undefined, S, Y)
+        Y = F.where(undefined > S, S, Y)
     return Y if type(X) in (mx.nd.NDArray, mx.sym.Symbol) else Y.as_np_ndarray()
 
 
