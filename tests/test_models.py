@@ -49,30 +49,41 @@ def test_fit_trains_under_dropout(d2l, kind, small):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_half_of_the_gradient_s_columns_are_zero(d2l, kind, small):
-    """A step on one sample changes only the weights that lead out of units which were kept."""
-    model = getattr(d2l, kind)(**{**small, "num_hiddens_1": 1000, "dropout_1": 0.5, "dropout_2": 0.0})
-    X = np.ones((2, 16), np.float32)
-    data = d2l.ArrayData(X, np.array([1, 1]), X, np.array([1, 1]), batch_size=1)
-    trainer = d2ldrop.Trainer(1, seed=0, progress=False)
-    changed = []
+def test_masks_of_layers_and_steps_are_independent(d2l, kind):
+    """A step on one sample changes only the weights that lead out of units which were kept: half of them, at random."""
+    width, steps = 1000, 6
+    Model = getattr(d2l, kind)
+    model = Model(num_outputs=10, num_hiddens_1=width, num_hiddens_2=width, dropout_1=0.5, dropout_2=0.5, lr=0.1)
+    model.plot_train_per_epoch = steps
+    X, y = np.ones((steps, 16), np.float32), np.zeros(steps, np.int64)
+    data = d2l.ArrayData(X, y, X, y, batch_size=1)
+    masks = []
 
-    class Step(Callback):
-        def on_fit_start(self, trainer):
-            self.before = d2l.get_weights(model)["lin2.weight"]
+    class Look(Callback):
+        def on_fit_start(self, trainer):  # from small positive weights, ReLU lets all units pass
+            weights = d2l.get_weights(model)
+            self.before = {name: 0.1 * abs(value) for name, value in weights.items()} | {
+                "lin3.weight": weights["lin3.weight"]
+            }
+            d2l.set_weights(model, self.before)
 
         def on_refresh(self, trainer):
-            after = d2l.get_weights(model)["lin2.weight"]
-            changed.append((after != self.before).any(axis=0))
+            after = d2l.get_weights(model)
+            masks.append([(after[name] != self.before[name]).any(axis=0) for name in ("lin2.weight", "lin3.weight")])
             self.before = after
 
-    trainer.callbacks = [Step()]
+    trainer = d2ldrop.Trainer(1, seed=0, progress=False)
+    trainer.prepare_data(data)
+    trainer.prepare_model(model)
+    trainer.callbacks = [Look()]
     trainer.fit(model, data)
-    first, second = changed[:2]
-    active = (first | second).mean()  # units that ReLU lets pass, in one of the two steps
-    for mask in (first, second):
-        assert 0.1 < mask.mean() < 0.9 * active
-    assert (first != second).any()
+    drawn = [mask for step in masks[:steps] for mask in step]
+    assert len(drawn) == 2 * steps
+    limit = 5 * 0.5 * width**0.5
+    for k, mask in enumerate(drawn):
+        assert abs(mask.sum() - width / 2) < limit
+        for other in drawn[:k]:
+            assert abs((mask == other).sum() - width / 2) < limit
 
 
 def test_loss_and_accuracy(d2l, small):
