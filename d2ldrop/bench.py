@@ -57,7 +57,8 @@ def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int, 
     list of dict
         Rows with `backend`, `version`, `cores`, `device`, `part`, `what`, `who`; `value` (the median), `fastest` and
         `slowest`, in seconds or, for memory, in megabytes; and `rival`, `ratio`: the median of whoever it is compared
-        with, over its own.
+        with, over its own; `floor`, `over_floor`: what an epoch or a layer cannot do without, and its own median over
+        that of this.
     """
     rows = []
     for name in names:
@@ -110,11 +111,8 @@ def epochs(d2l: Any, data_class: str, repeats: int) -> list[Row]:
     sizes = (train.X[0].size, 256, 256, 10)
     contestants["matrix products"] = rivals.matrix_products(sizes, BATCH_SIZE, len(train.y) // BATCH_SIZE, len(val.y))
     times = alternate(contestants, repeats)
-    rows = summary("epoch", times, {"scratch": "plain loop", "concise": "plain loop", "scratch, dropout 0": "scratch"})
-    products = statistics.median(times["matrix products"])
-    for row in rows:
-        row["products"] = row["value"] / products
-    return rows
+    rivals_of = {"scratch": "plain loop", "concise": "plain loop", "scratch, dropout 0": "scratch"}
+    return summary("epoch", times, rivals_of, floor="matrix products")
 
 
 def _epoch(model: Any, data: Any) -> Callable[[], None]:
@@ -125,7 +123,7 @@ def _epoch(model: Any, data: Any) -> Callable[[], None]:
 
 
 def layers(d2l: Any, repeats: int) -> list[Row]:
-    """Time `dropout_layer` and the framework's own, forward, and forward and backward; and a copy of memory."""
+    """Time `dropout_layer`, the framework's own, and a product with a ready mask, both ways; and a copy of memory."""
     rows = []
     for shape in SHAPES:
         source, target = np.ones(shape, np.float32), np.empty(shape, np.float32)
@@ -138,7 +136,7 @@ def layers(d2l: Any, repeats: int) -> list[Row]:
                 times = alternate(contestants, repeats)
                 times = {who: [seconds / turns for seconds in values] for who, values in times.items()}
                 what = f"{shape[0]}x{shape[1]}, p = {p}, {direction}"
-                rows += summary(what, times, {"dropout_layer": "own"})
+                rows += summary(what, times, {"dropout_layer": "own"}, floor="product")
     return rows
 
 
@@ -208,8 +206,8 @@ def alternate(contestants: Contestants, repeats: int) -> dict[str, list[float]]:
     return times
 
 
-def summary(what: str, values: dict[str, list[float]], rivals: dict[str, str]) -> list[Row]:
-    """Return a row for each contestant, with the median, the spread, and the ratio to its rival's median."""
+def summary(what: str, values: dict[str, list[float]], rivals: dict[str, str], floor: str | None = None) -> list[Row]:
+    """Return a row for each contestant: the median, the spread, and its ratios to its rival and to the floor."""
     medians = {who: statistics.median(numbers) for who, numbers in values.items()}
     rows = []
     for who, numbers in values.items():
@@ -217,6 +215,8 @@ def summary(what: str, values: dict[str, list[float]], rivals: dict[str, str]) -
         rival = rivals.get(who)
         if rival in medians:
             row |= {"rival": rival, "ratio": medians[rival] / medians[who]}
+        if floor in medians and who != floor:
+            row |= {"floor": floor, "over_floor": medians[who] / medians[floor]}
         rows.append(row)
     return rows
 
@@ -261,8 +261,8 @@ def _cell(row: Row) -> str:
     lines = [median if fastest == slowest else f"{median} ({fastest} to {slowest})"]
     if "ratio" in row:
         lines.append(f"{row['ratio']:.2f} x as fast as {row['rival']}")
-    if row["part"] == "epochs" and row["who"] != "matrix products":
-        lines.append(f"{row['products']:.2f} x the products")
+    if "floor" in row:
+        lines.append(f"{row['over_floor']:.2f} x the {row['floor']}")
     if "exponent" in row:
         lines.append(f"time ~ {row['what']}^{row['exponent']:.2f}")
     return "\n".join(lines)

@@ -24,6 +24,9 @@ def test_median_spread_and_ratio():
         {"what": "epoch", "who": "ours", "value": 2, "fastest": 1, "slowest": 3, "rival": "plain", "ratio": 2.5},
         {"what": "epoch", "who": "plain", "value": 5, "fastest": 4, "slowest": 9},
     ]
+    rows = bench.summary("epoch", {"ours": [6.0], "products": [4.0]}, {}, floor="products")
+    assert rows[0]["over_floor"] == 1.5
+    assert "floor" not in rows[1]
 
 
 def test_every_backend_is_measured_against_its_rivals(d2l, monkeypatch, tmp_path):
@@ -33,11 +36,11 @@ def test_every_backend_is_measured_against_its_rivals(d2l, monkeypatch, tmp_path
     epochs = {row["who"]: row for row in rows if row["part"] == "epochs"}
     own = set() if d2l.name == "numpy" else {"plain loop"}
     assert set(epochs) == {"scratch", "concise", "scratch, dropout 0", "matrix products"} | own
-    assert all(row["value"] > 0 and row["products"] > 0 for row in epochs.values())
+    assert all(row["value"] > 0 and row.get("over_floor", 1) > 0 for row in epochs.values())
     layers = [row for row in rows if row["part"] == "layers"]
-    assert {row["who"] for row in layers} == {"dropout_layer", "own", "copy"}
-    assert len(layers) == 3 * 2 * len(bench.PROBABILITIES)
-    assert all(row["ratio"] > 0 for row in layers if row["who"] == "dropout_layer")
+    assert {row["who"] for row in layers} == {"dropout_layer", "own", "product", "copy"}
+    assert len(layers) == 4 * 2 * len(bench.PROBABILITIES)
+    assert all(row["ratio"] > 0 and row["over_floor"] > 0 for row in layers if row["who"] == "dropout_layer")
     bench.draw(rows, tmp_path / "bars.svg")
     assert (tmp_path / "bars.svg").read_bytes().startswith(b"<?xml")
 

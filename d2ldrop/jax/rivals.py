@@ -98,9 +98,12 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
 
 
 def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Return, by name, what calls our layer and Flax's own, compiled: forward, and forward and backward."""
+    """Return, by name, what calls our layer, Flax's own, and a product with a mask that is there already.
+
+    Each is compiled: forward, and forward and backward.
+    """
     X, key = jnp.ones(shape), jax.random.PRNGKey(0)
-    own = nn.Dropout(p, deterministic=False)
+    own, mask = nn.Dropout(p, deterministic=False), dropout_layer(X, p, key=key)
 
     def calls(layer: Callable[[jax.Array, jax.Array], Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
         def backward(X: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -113,4 +116,5 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
     return {
         "dropout_layer": calls(lambda X, key: dropout_layer(X, p, key=key)),
         "own": calls(lambda X, key: own.apply({}, X, rngs={"dropout": key})),
+        "product": calls(lambda X, key: X * mask),
     }

@@ -66,7 +66,10 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
 
 
 def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Return, by name, what calls our layer and MXNet's own: forward, and forward and backward."""
+    """Return, by name, what calls our layer, MXNet's own, and a product with a mask that is there already.
+
+    Each forward, and forward and backward.
+    """
     device = try_gpu()
     X, dY = np.ones(shape, ctx=device), np.ones(shape, ctx=device)
     X.attach_grad()
@@ -85,4 +88,5 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
 
         return forward, both
 
-    return {"dropout_layer": calls(dropout_layer), "own": calls(npx.dropout)}
+    mask = dropout_layer(dY, p)
+    return {"dropout_layer": calls(dropout_layer), "own": calls(npx.dropout), "product": calls(lambda X, p: X * mask)}

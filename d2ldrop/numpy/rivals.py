@@ -30,9 +30,13 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
 
 
 def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Return, by name, what calls our layer and the usual one: forward, and forward and backward."""
+    """Return, by name, what calls our layer, the usual one, and a product with a mask that is there already.
+
+    Each forward, and forward and backward.
+    """
     X, dY = np.ones(shape, np.float32), np.ones(shape, np.float32)
     rng = np.random.default_rng(0)
+    ready = masked(X, *dropout_mask(shape, p))
 
     def ours(backward: bool) -> None:
         mask = dropout_mask(shape, p)
@@ -49,4 +53,5 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
     return {
         "dropout_layer": (lambda: ours(backward=False), lambda: ours(backward=True)),
         "own": (lambda: own(backward=False), lambda: own(backward=True)),
+        "product": (lambda: X * ready, lambda: (X * ready, dY * ready)),
     }

@@ -60,7 +60,10 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
 
 
 def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Return, by name, what calls our layer and TensorFlow's own, compiled: forward, and forward and backward."""
+    """Return, by name, what calls our layer, TensorFlow's own, and a product with a mask that is there already.
+
+    Each is compiled: forward, and forward and backward.
+    """
     X, dY = tf.random.uniform(shape), tf.ones(shape)
 
     def calls(layer: Callable[[tf.Tensor, float], tf.Tensor]) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -77,7 +80,8 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
 
         return lambda: _wait(forward(X)), lambda: _wait(both(X))
 
-    return {"dropout_layer": calls(dropout_layer), "own": calls(tf.nn.dropout)}
+    mask = dropout_layer(dY, p)
+    return {"dropout_layer": calls(dropout_layer), "own": calls(tf.nn.dropout), "product": calls(lambda X, p: X * mask)}
 
 
 def _wait(result: Any) -> None:

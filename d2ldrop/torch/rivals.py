@@ -64,7 +64,10 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
 
 
 def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Return, by name, what calls our layer and PyTorch's own: forward, and forward and backward."""
+    """Return, by name, what calls our layer, PyTorch's own, and a product with a mask that is there already.
+
+    Each forward, and forward and backward.
+    """
     device = try_gpu()
     X, dY = torch.rand(shape, device=device, requires_grad=True), torch.ones(shape, device=device)
 
@@ -79,7 +82,12 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
 
         return forward, both
 
-    return {"dropout_layer": calls(lambda X: dropout_layer(X, p)), "own": calls(nn.Dropout(p))}
+    mask = dropout_layer(dY, p)
+    return {
+        "dropout_layer": calls(lambda X: dropout_layer(X, p)),
+        "own": calls(nn.Dropout(p)),
+        "product": calls(lambda X: X * mask),
+    }
 
 
 def _wait(device: torch.device) -> None:
