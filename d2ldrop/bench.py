@@ -57,8 +57,8 @@ def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int, 
     list of dict
         Rows with `backend`, `version`, `cores`, `device`, `part`, `what`, `who`; `value` (the median), `fastest` and
         `slowest`, in seconds or, for memory, in megabytes; and `rival`, `ratio`: the median of whoever it is compared
-        with, over its own; `floor`, `over_floor`: what an epoch or a layer cannot do without, and its own median over
-        that of this.
+        with, over its own; and `floor`, `over_floor`: what an epoch or a layer cannot do without, and how many times
+        as long the row's own median is.
     """
     rows = []
     for name in names:
@@ -108,11 +108,13 @@ def epochs(d2l: Any, data_class: str, repeats: int) -> list[Row]:
     train, val = (data.split(train, d2l.channels_last) for train in (True, False))
     if hasattr(rivals, "plain_loop"):
         contestants["plain loop"] = rivals.plain_loop(train, val, BATCH_SIZE, CHAPTER["lr"], CHAPTER["dropout_1"])
+    floors = dict.fromkeys(contestants, "matrix products")
     sizes = (train.X[0].size, 256, 256, 10)
     contestants["matrix products"] = rivals.matrix_products(sizes, BATCH_SIZE, len(train.y) // BATCH_SIZE, len(val.y))
     times = alternate(contestants, repeats)
-    rivals_of = {"scratch": "plain loop", "concise": "plain loop", "scratch, dropout 0": "scratch"}
-    return summary("epoch", times, rivals_of, floor="matrix products")
+    return summary(
+        "epoch", times, {"scratch": "plain loop", "concise": "plain loop", "scratch, dropout 0": "scratch"}, floors
+    )
 
 
 def _epoch(model: Any, data: Any) -> Callable[[], None]:
@@ -136,7 +138,7 @@ def layers(d2l: Any, repeats: int) -> list[Row]:
                 times = alternate(contestants, repeats)
                 times = {who: [seconds / turns for seconds in values] for who, values in times.items()}
                 what = f"{shape[0]}x{shape[1]}, p = {p}, {direction}"
-                rows += summary(what, times, {"dropout_layer": "own"}, floor="product")
+                rows += summary(what, times, {"dropout_layer": "own"}, {"dropout_layer": "product", "own": "product"})
     return rows
 
 
@@ -154,7 +156,7 @@ def memory(d2l: Any, data_class: str) -> list[Row]:
     _epoch(d2l.DropoutMLPScratch(num_outputs=10, **CHAPTER), getattr(d2l, data_class)(BATCH_SIZE))()
     after = peak_memory()
     sizes = {"import": [before], "training": [after], "training beyond the import": [after - before]}
-    return summary("peak memory", sizes, {})
+    return summary("peak memory", sizes, {}, {})
 
 
 def peak_memory() -> float:
@@ -181,7 +183,7 @@ def scale(d2l: Any, repeats: int) -> list[Row]:
         times = alternate(contestants, repeats)
         medians = [statistics.median(values) for values in times.values()]
         exponent = float(np.polyfit(np.log(sizes), np.log(medians), 1)[0])
-        rows += [{**row, "exponent": exponent} for row in summary(axis, times, {})]
+        rows += [{**row, "exponent": exponent} for row in summary(axis, times, {}, {})]
     return rows
 
 
@@ -206,8 +208,8 @@ def alternate(contestants: Contestants, repeats: int) -> dict[str, list[float]]:
     return times
 
 
-def summary(what: str, values: dict[str, list[float]], rivals: dict[str, str], floor: str | None = None) -> list[Row]:
-    """Return a row for each contestant: the median, the spread, and its ratios to its rival and to the floor."""
+def summary(what: str, values: dict[str, list[float]], rivals: dict[str, str], floors: dict[str, str]) -> list[Row]:
+    """Return a row for each contestant: the median, the spread, and its ratios to its rival and its floor, if any."""
     medians = {who: statistics.median(numbers) for who, numbers in values.items()}
     rows = []
     for who, numbers in values.items():
@@ -215,8 +217,8 @@ def summary(what: str, values: dict[str, list[float]], rivals: dict[str, str], f
         rival = rivals.get(who)
         if rival in medians:
             row |= {"rival": rival, "ratio": medians[rival] / medians[who]}
-        if floor in medians and who != floor:
-            row |= {"floor": floor, "over_floor": medians[who] / medians[floor]}
+        if who in floors:
+            row |= {"floor": floors[who], "over_floor": medians[who] / medians[floors[who]]}
         rows.append(row)
     return rows
 
@@ -296,6 +298,6 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.invert_yaxis()
         axes.set(xlabel=f"median, {unit}", title=what)
         axes.grid(axis="x", alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars, not on them
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)

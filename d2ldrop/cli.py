@@ -208,10 +208,9 @@ def bench(args: argparse.Namespace) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before a framework is imported, or rivals would run on a GPU
     for name in {*names}.difference(available()):
         backend(name)  # tells what is missing now, and not after the others were measured
-    if args.device == "gpu":
-        for name in names:
-            gpus(backend(name), args.device)  # tells if there is none
     if len(names) == 1:
+        if args.device == "gpu":
+            gpus(backend(names[0]), args.device)  # tells if there is none
         rows = benchmark.measure(names[0], parts, DATA[args.data], args.repeats)
     else:
         rows = benchmark.bench(names, parts, args.data, args.repeats, args.device)

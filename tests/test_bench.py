@@ -19,12 +19,12 @@ def test_contestants_take_turns_and_the_first_turn_does_not_count():
 
 
 def test_median_spread_and_ratio():
-    rows = bench.summary("epoch", {"ours": [3.0, 1.0, 2.0], "plain": [5.0, 4.0, 9.0]}, {"ours": "plain"})
+    rows = bench.summary("epoch", {"ours": [3.0, 1.0, 2.0], "plain": [5.0, 4.0, 9.0]}, {"ours": "plain"}, {})
     assert rows == [
         {"what": "epoch", "who": "ours", "value": 2, "fastest": 1, "slowest": 3, "rival": "plain", "ratio": 2.5},
         {"what": "epoch", "who": "plain", "value": 5, "fastest": 4, "slowest": 9},
     ]
-    rows = bench.summary("epoch", {"ours": [6.0], "products": [4.0]}, {}, floor="products")
+    rows = bench.summary("epoch", {"ours": [6.0], "products": [4.0]}, {}, {"ours": "products"})
     assert rows[0]["over_floor"] == 1.5
     assert "floor" not in rows[1]
 

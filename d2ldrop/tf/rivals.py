@@ -78,13 +78,14 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
                 Y = layer(X, p)
             return Y, tape.gradient(Y, X, dY)  # without Y, TensorFlow would leave out the forward pass
 
-        return lambda: _wait(forward(X)), lambda: _wait(both(X))
+        return lambda: _finished(forward(X)), lambda: _finished(both(X))
 
     mask = dropout_layer(dY, p)
     return {"dropout_layer": calls(dropout_layer), "own": calls(tf.nn.dropout), "product": calls(lambda X, p: X * mask)}
 
 
-def _wait(result: Any) -> None:
-    """Wait for a GPU; a CPU is done when a call returns."""
+def _finished(result: Any) -> Any:
+    """Return a result once it is there: a CPU is done when a call returns, a GPU is to be waited for."""
     if num_gpus():
         tf.test.experimental.sync_devices()
+    return result

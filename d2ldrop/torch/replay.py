@@ -63,7 +63,12 @@ def dependencies(model: Any, optim: Any, data: tuple[Tensor, ...]) -> tuple[Any,
     """Return what becomes part of a recorded step: where it finds tensors, and numbers of layers and the optimiser."""
     tensors = (*data, *model.parameters(), *model.buffers())
     settings = [vars(layer) for layer in model.modules()] + list(optim.param_groups)
-    numbers = [(key, value) for group in settings for key, value in group.items() if isinstance(value, (int, float))]
+    numbers = [
+        (key, value)
+        for group in settings
+        for key, value in group.items()
+        if isinstance(value, (int, float)) and key != "training"  # a step turns this on by itself
+    ]
     return *(tensor.data_ptr() for tensor in tensors), *numbers
 
 

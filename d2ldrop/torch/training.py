@@ -66,7 +66,6 @@ def train_epoch(
         return train_step(state, tuple(samples.index_select(0, chosen) for samples in data), clip)[1]
 
     if can_be_replayed(state.model, device):
-        state.model.train()
         made_for = (*dependencies(state.model, state.optim, data), batch_size, clip)
         if state.replay is None or state.replay.made_for != made_for:
             state.replay = Replay(made_for, step, torch.zeros(batch_size, dtype=torch.int64, device=device))
