@@ -3,8 +3,7 @@
 No framework is imported before it is asked for.
 """
 
-from d2ldrop.backend import available, backend, dropout_layer
-from d2ldrop.callbacks import Callback, CSVLog, EarlyStopping
+from d2ldrop.backend import available, backend, dropout_layer, register_backend
 from d2ldrop.data import ArrayData, Digits, FashionMNIST
 from d2ldrop.errors import (
     ArgumentError,
@@ -16,8 +15,9 @@ from d2ldrop.errors import (
     UsageError,
     WeightsError,
 )
-from d2ldrop.trainer import Trainer
-from d2ldrop.weights import load_weights, save_weights
+from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
+from d2ldrop.training.trainer import Trainer
+from d2ldrop.training.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -41,5 +41,6 @@ __all__ = [
     "backend",
     "dropout_layer",
     "load_weights",
+    "register_backend",
     "save_weights",
 ]

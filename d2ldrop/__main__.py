@@ -2,6 +2,6 @@
 
 import sys
 
-from d2ldrop.cli import main
+from d2ldrop.cli.main import main
 
 sys.exit(main())

@@ -1,107 +1,295 @@
-"""The seam between what differs from framework to framework and what does not.
+"""The interface between what differs from framework to framework and what does not.
 
-An adapter is a module, such as `d2ldrop.torch`, that has everything listed in `Backend`. To add a framework, write such
-a module, name it in `FRAMEWORKS`, and run the tests: they find it by that name.
+`Backend` names everything that shared code asks of a framework; each adapter, such as `d2ldrop.torch`, has one subclass
+of it. To add a framework, write such a package and register it; `CONTRIBUTING.md` says how.
 """
 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from d2ldrop.errors import ArgumentTypeError, BackendError
+from d2ldrop.errors import ArgumentTypeError, BackendError, WeightsError
 
-Array = Any  # an array of the adapter's framework
-Device = Any
-Model = Any
-State = Any
-Metrics = dict[str, Any]  # name -> the value of one batch (or a vector of the values of many), still on the device
+Array = Any  # an array of some framework, where shared code handles it without looking inside
+Metrics = dict[str, Any]  # name -> the value of one batch, a scalar that is still on the device
+Numbers = dict[str, list[float]]  # name -> the value of each batch, on the host
+Shapes = dict[str, tuple[int, ...]]  # name of a parameter -> its shape, as in files
+Draw = Callable[[Shapes], dict[str, np.ndarray]]  # draws initial weights of given shapes, as in files
 
-# adapter -> the package it needs; numpy comes last, because other packages' arrays may imitate NumPy's
-FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "jax": "jax", "mxnet": "mxnet", "numpy": "numpy"}
-ALIASES = {"tensorflow": "tf", "pytorch": "torch"}
+ModelT = TypeVar("ModelT")  # the adapter's `Module`
+ArrayT = TypeVar("ArrayT")  # the framework's arrays
+DeviceT = TypeVar("DeviceT")  # the framework's devices
 
 
-class Backend(Protocol):
-    """What an adapter provides; everything else in the library is written once, on top of these names.
+class Parameter(NamedTuple):
+    """A parameter of a model, and how files hold it."""
 
-    `model` is an instance of the adapter's own `Module`. A batch is a tuple of arrays on the device, inputs first and
-    labels last; inputs stored as uint8 stand for pixels, and become float32 in [0, 1] on their way into the model.
+    value: Array
+    transposed: bool = False  # in files, the axes are in the opposite order
+
+
+class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
+    """What shared code asks of a framework.
+
+    A batch is a tuple of arrays on the device, inputs first and labels last. Inputs stored as uint8 are pixels, and
+    become float32 in [0, 1] on their way into the model.
     """
 
     name: str
-    """The module's name below `d2ldrop`."""
+    """The name under which the backend is registered."""
 
-    channels_last: bool
+    models: Mapping[str, type[ModelT]]
+    """The chapter's models by the names of their classes: `DropoutMLPScratch`, `DropoutMLP`, `SoftmaxRegression`."""
+
+    channels_last: bool = False
     """Whether images are (N, H, W, C), as opposed to (N, C, H, W)."""
 
-    def is_array(self, X: Any) -> bool:
-        """Tell whether `X` is an array of this framework; what a compiler traces counts."""
+    label_dtype: Any = np.int64
+    """The integer type in which the framework takes labels."""
 
-    def cpu(self) -> Device:
+    stores_bytes: bool = True
+    """Whether pixels are kept on the device as uint8; otherwise as float32, which takes four times the memory."""
+
+    # Devices
+
+    @abstractmethod
+    def cpu(self) -> DeviceT:
         """Return the CPU."""
 
-    def try_all_gpus(self) -> list[Device]:
+    @abstractmethod
+    def gpu(self, i: int = 0) -> DeviceT:
+        """Return the GPU number `i`."""
+
+    @abstractmethod
+    def num_gpus(self) -> int:
+        """Return the number of GPUs that the framework can use."""
+
+    def try_gpu(self, i: int = 0) -> DeviceT:
+        """Return the GPU number `i`, or the CPU if there is no such GPU."""
+        return self.gpu(i) if i < self.num_gpus() else self.cpu()
+
+    def try_all_gpus(self) -> list[DeviceT]:
         """Return the GPUs that the framework can use, or the CPU if there are none."""
+        return [self.gpu(i) for i in range(self.num_gpus())] or [self.cpu()]
 
-    def seed(self, seed: int) -> None:
-        """Start the framework's own source of randomness afresh: default initialisers, and dropout, draw from it."""
+    # Arrays
 
-    def array(self, X: Any, device: Device | None = None) -> Array:
-        """Bring an array of the host, or of the framework, to the device (None: the framework's default one).
+    @abstractmethod
+    def is_array(self, X: Any) -> bool:
+        """Return True if `X` is an array of this framework; what its compiler traces counts as one."""
+
+    @abstractmethod
+    def array(self, X: Any, device: DeviceT | None = None) -> ArrayT:
+        """Copy an array of the host, or of the framework, to the device (None: the framework's default one).
 
         The dtype stays, where the framework has it.
         """
 
-    def numpy(self, X: Array) -> np.ndarray:
-        """Copy an array to the host, waiting for its value."""
+    @abstractmethod
+    def numpy(self, X: ArrayT) -> np.ndarray:
+        """Return an array's values on the host; this waits for the device."""
 
-    def dropout_layer(self, X: Array, dropout: float) -> Array:
-        """Set each element to zero with probability `dropout`, and scale the others so that the mean stays."""
+    def place(self, values: Iterable[Any], device: DeviceT) -> tuple[ArrayT, ...]:
+        """Copy several arrays to the device."""
+        return tuple(self.array(X, device) for X in values)
 
-    def build(self, model: Model, inputs: tuple[Array, ...], device: Device) -> bool:
-        """Put the model on the device and create what parameters it lacks, with the shapes that some inputs need.
+    # Dropout
 
-        Returns whether any were created, so that a trained model is left as it is.
+    @abstractmethod
+    def seed(self, seed: int) -> None:
+        """Seed the generators that default initialisers and dropout masks draw from."""
+
+    @abstractmethod
+    def dropout_layer(self, X: ArrayT, dropout: float) -> ArrayT:
+        """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`."""
+
+    # Models
+
+    @abstractmethod
+    def build(
+        self, model: ModelT, inputs: Sequence[Any], device: DeviceT, seed: Any = None, draw: Draw | None = None
+    ) -> bool:
+        """Put a model on the device, and create the parameters that it lacks.
+
+        Parameters
+        ----------
+        model, device
+            The model, and where it goes.
+        inputs
+            Some inputs (N, ...), on the host or the device, from which the parameters take their shapes.
+        seed
+            Seeds the framework's initialisers; an integer or, in JAX, a key. None leaves their generator as it is.
+        draw
+            Draws the values of new parameters on the host. None leaves them to the framework's initialisers.
+
+        Returns
+        -------
+        bool
+            True if parameters were created; the parameters of a trained model are left as they are.
         """
 
-    def get_weights(self, model: Model) -> dict[str, np.ndarray]:
-        """Return copies of all parameters of a built model, in order of definition, in the names and layouts of files.
+    @abstractmethod
+    def parameters(self, model: ModelT) -> dict[str, Parameter]:
+        """Return all parameters and buffers of a built model by their names in files, in order of definition.
 
         The fully connected layers are `lin1.weight` (outputs, inputs), `lin1.bias` (outputs,), `lin2.weight`, ...
         """
 
-    def set_weights(self, model: Model, weights: dict[str, np.ndarray]) -> None:
-        """Assign parameters of a built model, in the form in which `get_weights` gives them; shapes are checked."""
+    @abstractmethod
+    def assign(self, model: ModelT, weights: Mapping[str, np.ndarray]) -> None:
+        """Set parameters, given by their names in files, and in the layouts of files."""
 
-    def init_state(self, model: Model, optim: Any, seed: int | None) -> State:
-        """Return what training carries from step to step: parameters, optimiser state, and dropout's randomness.
+    def get_weights(self, model: ModelT) -> dict[str, np.ndarray]:
+        """Return copies of all parameters of a built model, in the names and layouts of files."""
+        parameters = self.parameters(model).items()
+        return {
+            name: (self.numpy(value).T if transposed else self.numpy(value)).copy()
+            for name, (value, transposed) in parameters
+        }
 
-        The latter starts from `seed`; None: from wherever the framework's own source stands.
+    def set_weights(self, model: ModelT, weights: Mapping[str, np.ndarray]) -> None:
+        """Set all parameters of a built model, given in the form in which `get_weights` returns them.
+
+        Raises
+        ------
+        WeightsError
+            If names or shapes are not those of the model; the message names all that differ.
+        """
+        expected = {
+            name: tuple(value.shape)[:: -1 if transposed else 1]
+            for name, (value, transposed) in self.parameters(model).items()
+        }
+        received = {name: np.shape(value) for name, value in weights.items()}
+        if received != expected:
+            differing = sorted(name for name in {*received, *expected} if received.get(name) != expected.get(name))
+            raise WeightsError(
+                "Expected weights of the model's shapes. "
+                + "; ".join(f"{k}: expected {expected.get(k)}, received {received.get(k)}" for k in differing)
+            )
+        self.assign(model, weights)
+
+    def sublayers(self, net: Any) -> Iterable[Any]:
+        """Return the layers of a sequential network, in order."""
+        layers: Iterable[Any] = net
+        return layers
+
+    @abstractmethod
+    def predict(self, model: ModelT, X: ArrayT) -> ArrayT:
+        """Return the outputs of a built model, without dropout, gradients, or draws from any generator."""
+
+    # Training
+
+    @abstractmethod
+    def init_state(self, model: ModelT, seed: int | None) -> Any:
+        """Return what training carries from step to step: the optimiser, its memory, and dropout's randomness.
+
+        The optimiser is what `model.configure_optimizers()` returns, and is kept as the attribute `optim`. Dropout's
+        randomness starts from `seed`; None: from the framework's own generator.
         """
 
-    def train_step(self, state: State, batch: tuple[Array, ...], clip: float) -> tuple[State, Metrics]:
+    @abstractmethod
+    def train_step(self, state: Any, batch: tuple[ArrayT, ...], clip: float) -> tuple[Any, Metrics]:
         """Take one step of the optimiser; gradients are scaled to a norm of at most `clip` (0: as they are)."""
 
+    @abstractmethod
     def train_epoch(
-        self, state: State, data: tuple[Array, ...], order: np.ndarray, batch_size: int, clip: float
-    ) -> tuple[State, Metrics]:
-        """Take a step for each `batch_size` entries of `order`, which index the samples of the device-resident `data`.
+        self, state: Any, data: tuple[ArrayT, ...], order: np.ndarray, batch_size: int, clip: float
+    ) -> tuple[Any, Numbers]:
+        """Take a step for each `batch_size` entries of `order`, which index the samples of `data` on the device.
 
-        Returns vectors of metrics, one value per batch, without waiting for them.
+        The numbers of all batches are fetched together, after the last step: it is the one time that the host waits.
         """
 
-    def eval_step(self, state: State, batch: tuple[Array, ...]) -> Metrics:
-        """Return the metrics of one batch, without dropout and without gradients."""
+    @abstractmethod
+    def eval_step(self, model: ModelT, batch: tuple[ArrayT, ...]) -> Metrics:
+        """Return the metrics of one batch, without dropout, gradients, or draws from any generator."""
 
-    def predict(self, model: Model, X: Array) -> Array:
-        """Return the outputs of a built model, without dropout and without gradients."""
+    @abstractmethod
+    def eval_epoch(self, model: ModelT, data: tuple[ArrayT, ...], batch_size: int) -> Numbers:
+        """Return what `eval_step` does for each `batch_size` samples of `data` on the device."""
 
+    @abstractmethod
     def clip_gradients(self, grad_clip_val: float, model: Any) -> Any:
         """Scale gradients so that their common norm is at most `grad_clip_val`; see `Trainer.clip_gradients`."""
+
+    def finish_epoch(self, model: ModelT, state: Any) -> None:
+        """Let the model have what the state learned; nothing to do where the optimiser changes it in place."""
+
+    # The function edition
+
+    @abstractmethod
+    def outputs(self, net: Any, X: ArrayT) -> ArrayT:
+        """Return the outputs of a network or function for a batch, without dropout and gradients."""
+
+    @abstractmethod
+    def learn(self, net: Any, X: ArrayT, y: ArrayT, loss: Any, updater: Any) -> tuple[ArrayT, ArrayT]:
+        """Take a step with dropout on; return the sum of the batch's losses, and the outputs."""
+
+    @abstractmethod
+    def num_correct(self, y_hat: ArrayT, y: ArrayT) -> ArrayT:
+        """Return how many predictions are right, on the device; `y_hat` is scores (N, K) or labels (N,)."""
+
+    def total_loss(self, loss: Any, y_hat: Any, y: Any) -> Any:
+        """Return the sum of a batch's losses, whether `loss` averages them or returns one per sample."""
+        value = loss(y_hat, y)
+        return value.sum() if value.ndim else value * len(y)
+
+
+AnyBackend = Backend[Any, Any, Any]
+
+
+def by_name(*kinds: type[ModelT]) -> dict[str, type[ModelT]]:
+    """Return classes by their names, for `Backend.models`."""
+    return {kind.__name__: kind for kind in kinds}
+
+
+# The registry
+
+
+class _Entry(NamedTuple):
+    package: str  # what must be installed
+    module: str  # the adapter: the names that a reader gets as `d2l`, and `backend`, its Backend
+
+
+_registry: dict[str, _Entry] = {
+    "torch": _Entry("torch", "d2ldrop.torch"),
+    "tf": _Entry("tensorflow", "d2ldrop.tf"),
+    "jax": _Entry("jax", "d2ldrop.jax"),
+    "mxnet": _Entry("mxnet", "d2ldrop.mxnet"),
+    "numpy": _Entry("numpy", "d2ldrop.numpy"),  # last: arrays of the others may imitate NumPy's
+}
+_aliases = {"tensorflow": "tf", "pytorch": "torch"}
+_backend_of_type: dict[type, AnyBackend] = {}
+
+
+def register_backend(name: str, package: str, module: str) -> None:
+    """Make a backend known that is not part of this library.
+
+    Parameters
+    ----------
+    name
+        How `backend(name)`, the command line and the tests call it.
+    package
+        The package that must be installed for it; arrays are looked for only if it was imported.
+    module
+        The adapter's import path. It has the names that `from d2ldrop import ...` gives a reader, and `backend`, an
+        instance of a subclass of `Backend`.
+    """
+    builtin = dict(_registry)
+    _registry.clear()
+    _registry.update({name: _Entry(package, module), **builtin})  # first: its arrays may be a kind of NumPy's
+    _backend_of_type.clear()
+
+
+def registered() -> tuple[str, ...]:
+    """Return the names of all backends, whether their framework is installed or not."""
+    return tuple(_registry)
 
 
 def available() -> tuple[str, ...]:
@@ -112,11 +300,16 @@ def available() -> tuple[str, ...]:
     >>> "numpy" in available()
     True
     """
-    return tuple(name for name, package in FRAMEWORKS.items() if importlib.util.find_spec(package) is not None)
+    return tuple(name for name in _registry if importlib.util.find_spec(package_of(name)) is not None)
 
 
-def backend(name: str) -> Backend:
-    """Return the adapter of that name, importing its framework.
+def package_of(name: str) -> str:
+    """Return the package that a backend needs, such as `tensorflow` for `tf`."""
+    return _registry[name].package
+
+
+def backend(name: str) -> ModuleType:
+    """Return the adapter of that name, the same as `from d2ldrop import <name>`, importing its framework.
 
     Parameters
     ----------
@@ -133,45 +326,32 @@ def backend(name: str) -> Backend:
     >>> backend("numpy").name
     'numpy'
     """
-    adapter = ALIASES.get(name, name)
-    if adapter not in FRAMEWORKS:
-        raise BackendError(f"Expected a backend among {', '.join(FRAMEWORKS)}. Received: {name!r}")
-    if importlib.util.find_spec(FRAMEWORKS[adapter]) is None:
+    name = _aliases.get(name, name)
+    if name not in _registry:
+        raise BackendError(f"Expected a backend among {', '.join(_registry)}. Received: {name!r}")
+    if importlib.util.find_spec(package_of(name)) is None:
         raise BackendError(
-            f"The backend {adapter!r} needs the package {FRAMEWORKS[adapter]!r}, which is not installed. "
-            f"Install it with: pip install 'd2ldrop[{adapter}]'"
+            f"The backend {name!r} needs the package {package_of(name)!r}, which is not installed. "
+            f"Install it with: pip install '.[{name}]' in a checkout of d2ldrop"
         )
-    return cast(Backend, importlib.import_module(f"d2ldrop.{adapter}"))
+    return importlib.import_module(_registry[name].module)
 
 
-def device_choice(
-    cpu: Callable[[], Device], gpu: Callable[[int], Device], num_gpus: Callable[[], int]
-) -> tuple[Callable[..., Device], Callable[[], list[Device]]]:
-    """Return an adapter's `try_gpu` and `try_all_gpus`, given how it names devices and counts GPUs."""
-
-    def try_gpu(i: int = 0) -> Device:
-        """Return the GPU number `i`, or the CPU if there is no such GPU."""
-        return gpu(i) if i < num_gpus() else cpu()
-
-    def try_all_gpus() -> list[Device]:
-        """Return the GPUs that the framework can use, or the CPU if there are none."""
-        return [gpu(i) for i in range(num_gpus())] or [cpu()]
-
-    return try_gpu, try_all_gpus
+def get_backend(name: str) -> AnyBackend:
+    """Return the `Backend` of the adapter of that name; errors as for `backend`."""
+    found: AnyBackend = backend(name).backend
+    return found
 
 
-_backend_of_type: dict[type, Backend] = {}
-
-
-def backend_of(X: Any) -> Backend:
-    """Return the adapter to whose framework an array belongs.
+def backend_of(X: Any) -> AnyBackend:
+    """Return the backend to whose framework an array belongs.
 
     Only frameworks that the caller has imported are asked, so nothing is loaded that was not there.
 
     Raises
     ------
     ArgumentTypeError
-        If `X` is no array of any of them.
+        If `X` is not an array of any of them.
 
     Examples
     --------
@@ -181,13 +361,13 @@ def backend_of(X: Any) -> Backend:
     """
     kind = type(X)
     if kind not in _backend_of_type:
-        for name, package in FRAMEWORKS.items():
-            if package in sys.modules and (candidate := backend(name)).is_array(X):
-                _backend_of_type[kind] = candidate
+        for name in _registry:
+            if package_of(name) in sys.modules and get_backend(name).is_array(X):
+                _backend_of_type[kind] = get_backend(name)
                 break
         else:
             raise ArgumentTypeError(
-                f"Expected an array of one of the frameworks {', '.join(FRAMEWORKS)}. "
+                f"Expected an array of one of the frameworks {', '.join(_registry)}. "
                 f"Received: {X!r} of type {kind.__name__}"
             )
     return _backend_of_type[kind]
@@ -229,13 +409,3 @@ def dropout_layer(X: Array, dropout: float) -> Array:
     True
     """
     return backend_of(X).dropout_layer(X, dropout)
-
-
-if TYPE_CHECKING:  # here the type checker compares each adapter with the Protocol
-    from d2ldrop import jax as _jax
-    from d2ldrop import mxnet as _mxnet
-    from d2ldrop import numpy as _numpy
-    from d2ldrop import tf as _tf
-    from d2ldrop import torch as _torch
-
-    _adapters: tuple[Backend, ...] = (_torch, _tf, _jax, _mxnet, _numpy)

@@ -71,3 +71,8 @@ class HyperParameters:
         }
         for name, value in self.hparams.items():
             setattr(self, name, value)
+
+
+def is_overridden(thing: Any, method: str) -> bool:
+    """Return True if a method of a class of this library was written by the reader, or added by `add_to_class`."""
+    return not getattr(type(thing), method).__module__.startswith("d2ldrop.")

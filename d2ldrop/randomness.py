@@ -1,10 +1,13 @@
-"""Where chance comes from: three named streams from one seed, and the draw behind every dropout mask.
+"""Randomness: three named streams from one seed, and the random bits behind every dropout mask.
 
 A Bernoulli draw with probability p needs only a few random bits, so a mask is made from *lanes*: one 64-bit word of a
 generator gives four of 16 bits, each uniform on 0 ... 65535, and an element is dropped where its lane is below the
 threshold round(65536 p). Where fewer bits say p as well, a word has more lanes: eight of 8 bits for multiples of 1/256,
-and 64 tosses of a coin, a bit each, for 0.5. The survivors are scaled by the keep probability that this threshold
+and 64 of 1 bit for 0.5. What is kept is scaled by the keep probability that this threshold
 really has, so the mean is exact for every p.
+
+In the plain form, u = rand() is compared with p, and an element is kept where u >= p. A lane k of b bits is that same
+comparison in integers: u = k / 2**b, and u >= p where k >= 2**b p = threshold.
 
 The words come from published generators: the Mersenne Twister in PyTorch (Matsumoto and Nishimura, 1998), Philox in
 TensorFlow, on GPUs, and for shared masks, and Threefry in JAX (both by Salmon, Moraes, Dror and Shaw, Parallel random
@@ -13,7 +16,7 @@ numbers: as easy as 1, 2, 3, 2011), and SFC64 in NumPy and for MXNet on a CPU (D
 
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -65,10 +68,10 @@ def integer(stream: np.random.SeedSequence) -> int:
 
 
 class Odds(NamedTuple):
-    """How one layer drops: elements whose lane is below `threshold` go, the others are multiplied by `scale`."""
+    """A dropout probability in lanes: where a lane is below `threshold`, the element is dropped; else it is scaled."""
 
     threshold: int  # 0 ... 2**bits
-    scale: float  # 1 / (1 - threshold / 2**bits); 0 where nothing survives
+    scale: float  # 1 / (1 - p) for p = threshold / 2**bits; 0 for p = 1
     bits: int  # of a lane: 1 where p is 1/2, 8 where it is another multiple of 1/256, otherwise 16
 
 
@@ -128,7 +131,7 @@ def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.nda
     shape
         The shape of the result.
     rng
-        Any NumPy generator; it moves on by ceil(n bits / 64) words.
+        Any NumPy generator; it advances by ceil(n bits / 64) 64-bit words.
     bits
         1, 8 or 16.
 
@@ -143,15 +146,15 @@ def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.nda
     return drawn[:count].reshape(shape)
 
 
-def initial_weights(like: dict[str, np.ndarray], stream: np.random.SeedSequence) -> dict[str, np.ndarray]:
+def initial_weights(shapes: Mapping[str, tuple[int, ...]], stream: np.random.SeedSequence) -> dict[str, np.ndarray]:
     """Draw initial weights on the host, so that every framework can start from the same.
 
     Parameters
     ----------
-    like
-        Arrays by name: `*.weight` of shape (outputs, inputs), each followed by its `*.bias` of shape (outputs,).
+    shapes
+        Shapes by name: `*.weight` (outputs, inputs), each followed by its `*.bias` (outputs,).
     stream
-        Where the draws come from.
+        Seeds the draws.
 
     Returns
     -------
@@ -163,10 +166,10 @@ def initial_weights(like: dict[str, np.ndarray], stream: np.random.SeedSequence)
     Source: LeCun, Bottou, Orr and Mueller, Efficient BackProp (1998), for the scale; PyTorch's default.
     """
     rng, drawn, bound = np.random.default_rng(stream), {}, 1.0
-    for name, array in like.items():
+    for name, shape in shapes.items():
         if name.endswith(".weight"):
-            bound = array.shape[1] ** -0.5
-        drawn[name] = rng.uniform(-bound, bound, array.shape).astype(np.float32)
+            bound = shape[1] ** -0.5
+        drawn[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
     return drawn
 
 
@@ -175,9 +178,9 @@ _shared: ContextVar[np.random.Generator | None] = ContextVar("_shared", default=
 
 @contextmanager
 def sharing_masks(rng: np.random.Generator | None) -> Iterator[None]:
-    """Let every framework draw its masks from one generator on the host, as long as the block lasts.
+    """Let every framework draw its masks from one generator on the host inside the block.
 
-    Then all of them drop the same elements, and their curves can be laid on top of each other. None changes nothing.
+    Then all of them drop the same elements, and follow the same curve. None changes nothing.
     """
     token = _shared.set(rng)
     try:
@@ -187,5 +190,5 @@ def sharing_masks(rng: np.random.Generator | None) -> Iterator[None]:
 
 
 def shared_generator() -> np.random.Generator | None:
-    """Return the generator that `sharing_masks` has put in force, if any: adapters draw from it before their own."""
+    """Return the generator of the enclosing `sharing_masks`, or None; adapters prefer it to their own."""
     return _shared.get()

@@ -1,6 +1,6 @@
-"""The chapter's notebook in JupyterLab, in a real browser. By its name, this file runs only when asked for.
+"""The chapter's notebook in JupyterLab, in a real browser. Run it by name: `pytest tests/browser.py`.
 
-Pictures of what was seen go to the folder that $D2LDROP_ARTIFACTS names, if there is one.
+Screenshots are kept in the folder $D2LDROP_ARTIFACTS, if it is set.
 """
 
 import io
@@ -28,7 +28,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not in
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "dropout.ipynb"
 EPOCHS = 8
 WINDOW = (1280, 900)
-PATIENCE = 240  # seconds, for everything that is waited for
+TIMEOUT = 240  # seconds, for each condition that is waited for
 TRAINING = "scratch-fit"  # the cell whose board is watched
 FIGURES = (
     "unbiased-plot", "network-masks", "data-load", TRAINING, "few-plot", "predict-first", "predict-confusion",
@@ -36,7 +36,7 @@ FIGURES = (
 )  # fmt: skip
 SETTINGS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 
-# What the scripts below work on: JupyterLab's notebook, and the widget of a cell by its name.
+# What the scripts below use: JupyterLab's notebook, and the widget of the cell with a given id.
 PRELUDE = """
 const [lab, name] = [window.jupyterapp, arguments[0]];
 const panel = lab.shell.currentWidget;
@@ -64,29 +64,29 @@ const picture = cell.outputArea.node.querySelector("img");
 picture?.scrollIntoView({block: "center"});
 return picture;
 """
-PLACE = "return arguments[0].closest('.jp-OutputArea-output').clientWidth"
+WIDTH = "return arguments[0].closest('.jp-OutputArea-output').clientWidth"
 THEME = "return document.body.dataset.jpThemeName"
 SCROLL = "return panel.content.scrollToItem(panel.content.widgets.indexOf(cell), 'start');"
-ANSWER = "requestAnimationFrame(() => arguments[arguments.length - 1](true));"
+RESPOND = "requestAnimationFrame(() => arguments[arguments.length - 1](true));"
 
 
 def program(name):
-    """Return where a program is, or skip."""
+    """Return the path of a program, or skip the test."""
     return shutil.which(name) or pytest.skip(f"{name} is not installed")
 
 
 def wait_for(what, condition):
-    """Return what the condition gives when it is true at last."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until the condition returns something true, and return that."""
+    deadline = time.monotonic() + TIMEOUT
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.2)
     return result
 
 
 @pytest.fixture
 def lab(tmp_path, fashion_mnist):
-    """Start JupyterLab on a copy of the notebook, in rooms of its own, and return its address."""
+    """Start JupyterLab on a copy of the notebook, with folders of its own, and return its address."""
     program("chromium")
     program("chromedriver")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
@@ -98,7 +98,7 @@ def lab(tmp_path, fashion_mnist):
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(SETTINGS))
 
-    rooms = {
+    folders = {
         "HOME": "home",
         "IPYTHONDIR": "ipython",
         "JUPYTER_CONFIG_DIR": "config",
@@ -107,9 +107,9 @@ def lab(tmp_path, fashion_mnist):
         "JUPYTERLAB_SETTINGS_DIR": "settings",
         "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
     }
-    env = os.environ | {name: str(tmp_path / folder) for name, folder in rooms.items()}
+    env = os.environ | {name: str(tmp_path / folder) for name, folder in folders.items()}
     env |= {"MPLCONFIGDIR": mpl.get_cachedir(), "D2LDROP_DATA": str(fashion_mnist)}
-    env["OMP_NUM_THREADS"] = "1"  # not too fast to be watched
+    env["OMP_NUM_THREADS"] = "1"  # so that training is slow enough to be watched
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -129,7 +129,7 @@ def lab(tmp_path, fashion_mnist):
     with log.open("w") as file:
         process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
 
-    def answers():
+    def responds():
         assert process.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={token}", timeout=5):
@@ -138,7 +138,7 @@ def lab(tmp_path, fashion_mnist):
             return False
 
     try:
-        wait_for("JupyterLab", answers)
+        wait_for("JupyterLab", responds)
         yield f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK.name}?token={token}"
     finally:
         kernels = psutil.Process(process.pid).children(recursive=True)
@@ -150,7 +150,7 @@ def lab(tmp_path, fashion_mnist):
 
 @pytest.fixture
 def browser(tmp_path):
-    """Start Chromium without a window, and end it after the test."""
+    """Start Chromium without a window, and stop it after the test."""
     options = webdriver.ChromeOptions()
     options.binary_location = program("chromium")
     size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
@@ -159,12 +159,14 @@ def browser(tmp_path):
     options.add_argument(f"--user-data-dir={tmp_path / 'chromium'}")
     driver = webdriver.Chrome(options, webdriver.ChromeService(program("chromedriver")))
     driver.set_script_timeout(10)
+    # JupyterLab works on the widget that has the focus, and a page without a window may never get it.
+    driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     yield driver
     driver.quit()
 
 
 def run(browser, script, name=""):
-    """Run a script in the tab; `cell` in it is the cell of that name."""
+    """Run a script in the tab; `cell` in it is the cell with the id `name`."""
     return browser.execute_script(PRELUDE + script, name)
 
 
@@ -176,7 +178,7 @@ def test_the_board_animates_in_place(lab, browser, tmp_path):
     run(browser, WATCH, TRAINING)
 
     def done():
-        assert browser.execute_async_script(ANSWER)  # the tab answers while training runs, or this raises
+        assert browser.execute_async_script(RESPOND)  # raises if the tab does not respond while training runs
         return browser.execute_script("return window.done")
 
     wait_for("the last cell", done)
@@ -200,15 +202,15 @@ def test_the_board_animates_in_place(lab, browser, tmp_path):
         run(browser, f"return lab.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
         wait_for("the theme", lambda: browser.execute_script(THEME) == f"JupyterLab {theme}")  # noqa: B023
         for name in FIGURES:
-            look_at(browser, name, folder / f"{theme.lower()}-{name}.png")
+            check_picture(browser, name, folder / f"{theme.lower()}-{name}.png")
 
 
-def look_at(browser, name, path):
-    """Check that a cell's picture fits the page, and is on white whatever the theme, as its text is black."""
+def check_picture(browser, name, path):
+    """Check that a cell's picture fits the page, and is on white in every theme, as its text is black."""
     run(browser, SCROLL, name)
     picture = wait_for("a picture", lambda: run(browser, PICTURE, name))
-    time.sleep(0.5)  # for the page to come to rest
+    time.sleep(0.5)  # until the page has stopped scrolling
     browser.save_screenshot(str(path))
-    assert picture.size["width"] <= browser.execute_script(PLACE, picture), name
+    assert picture.size["width"] <= browser.execute_script(WIDTH, picture), name
     image = Image.open(io.BytesIO(picture.screenshot_as_png)).convert("RGB")
     assert image.getpixel((2, 2)) == (255, 255, 255), name

@@ -1,5 +1,6 @@
 """Fixtures: `d2l` is each installed adapter in turn; markers of a test say for which it runs."""
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -10,38 +11,43 @@ import hypothesis
 import pytest
 
 import d2ldrop
-from d2ldrop.backend import FRAMEWORKS
+from d2ldrop.backend import registered
 from d2ldrop.data import FashionMNIST
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `import frameworks`
+sys.path.insert(0, str(Path(__file__).parent))  # for `import backends`
+
+importlib.import_module("toy_backend")  # a sixth backend, which registers itself, passes all tests as well
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
 # Doctests are looked for in all files, and these need packages that only their own sessions have.
-collect_ignore = ["browser.py", "notebooks.py", "watching.py"]
+collect_ignore = ["browser.py", "notebooks.py", "trace.py", "watching.py"]
 
 # Where an environment is made to hold certain backends, it names them: then a missing one is an error, not a gap.
 BACKENDS = os.environ["D2LDROP_BACKENDS"].split(",") if "D2LDROP_BACKENDS" in os.environ else d2ldrop.available()
+BACKENDS = tuple(dict.fromkeys([*BACKENDS, "toy"]))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers that say for which backends a test with the fixture `d2l` runs."""
-    for name in FRAMEWORKS:
+    for name in registered():
         config.addinivalue_line("markers", f"only_{name}: run for {name} (and others so marked) alone")
         config.addinivalue_line("markers", f"skip_{name}: leave {name} out")
         config.addinivalue_line("markers", f"fail_{name}: expected to fail for {name}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with the fixture `d2l` once per backend, as its markers allow."""
+    """Run a test with the fixture `d2l` once per backend, as its markers allow; with `other`, once per pair."""
+    if "other" in metafunc.fixturenames:
+        metafunc.parametrize("other", BACKENDS, indirect=True)
     if "d2l" not in metafunc.fixturenames:
         return
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
-    some = any(f"only_{name}" in marks for name in FRAMEWORKS)
+    some = any(f"only_{name}" in marks for name in registered())
     params = [
         pytest.param(name, id=name, marks=[pytest.mark.xfail(strict=True)] if f"fail_{name}" in marks else [])
-        for name in dict.fromkeys(BACKENDS)
+        for name in BACKENDS
         if f"skip_{name}" not in marks and (not some or f"only_{name}" in marks)
     ]
     metafunc.parametrize("d2l", params, indirect=True)
@@ -50,10 +56,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def d2l(request: pytest.FixtureRequest) -> Any:
     """Return an adapter."""
-    backend = d2ldrop.backend(request.param)
-    if request.node.get_closest_marker("gpu") and not backend.num_gpus():
-        pytest.skip(f"{backend.name} sees no GPU here")
-    return backend
+    adapter = d2ldrop.backend(request.param)
+    if request.node.get_closest_marker("gpu") and not adapter.num_gpus():
+        pytest.skip(f"{adapter.name} sees no GPU here")
+    return adapter
+
+
+@pytest.fixture
+def other(request: pytest.FixtureRequest) -> Any:
+    """Return a second adapter."""
+    return d2ldrop.backend(request.param)
+
+
+@pytest.fixture
+def own(d2l: Any) -> Any:
+    """Return what tests say in the terms of the adapter's framework."""
+    return importlib.import_module(f"backends.{d2l.name}")
 
 
 @pytest.fixture(scope="session")

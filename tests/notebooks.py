@@ -1,10 +1,10 @@
-"""The notebooks, executed from top to bottom in a real kernel. By its name, this file runs only when asked for."""
+"""The notebooks, executed from top to bottom in a real kernel. Run it by name: `pytest tests/notebooks.py`."""
 
 import os
 import re
 from pathlib import Path
 
-import matplotlib.font_manager  # writes its cache now, and not in a kernel, where it may say so on stderr
+import matplotlib.font_manager  # writes its cache now: in a kernel, it might report that on stderr
 import nbclient
 import nbformat
 import papermill
@@ -22,7 +22,7 @@ def parameters_of(path):
 
 
 def runs():
-    """Yield each notebook with the parameters to try: each backend where one is to be chosen."""
+    """Yield each notebook with the parameters to try: every backend, where the notebook takes one."""
     for path in NOTEBOOKS:
         source = parameters_of(path).source
         if "BACKENDS =" in source:
@@ -36,7 +36,7 @@ def runs():
 
 
 def execute(path, parameters, folder):
-    """Run a notebook for one epoch, and return what its cells printed; an error fails, and so does a warning."""
+    """Run a notebook for one epoch, and return what its cells printed; errors and warnings fail the test."""
     done = papermill.execute_notebook(
         str(path),
         str(folder / path.name),
@@ -62,11 +62,11 @@ def test_runs_from_top_to_bottom(path, parameters, tmp_path, request):
     assert execute(path, parameters, tmp_path)
 
 
-def test_without_data_and_network_there_are_the_digits(tmp_path, monkeypatch):
+def test_dropout_notebook_uses_digits_without_data_and_network(tmp_path, monkeypatch):
     for name, value in {
         "D2LDROP_DATA": str(tmp_path),
         "XDG_CACHE_HOME": str(tmp_path),
-        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # or it would go with XDG_CACHE_HOME
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # otherwise it would be in XDG_CACHE_HOME
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "https_proxy": "http://127.0.0.1:9",
     }.items():
@@ -83,23 +83,23 @@ def test_without_data_and_network_there_are_the_digits(tmp_path, monkeypatch):
     ],
     ids=["board", "animator"],
 )
-def test_a_loop_of_ones_own_leaves_one_picture_with_all_points(loop, tmp_path):
+def test_drawing_in_a_loop_leaves_one_picture_with_all_points(loop, tmp_path):
     setup = (
         "from matplotlib import pyplot as plt; plt.rcParams['svg.fonttype'] = 'none'\n"
         "from d2ldrop.numpy import ProgressBoard, use_svg_display; use_svg_display()\n"
-        "from d2ldrop.classic import Animator"
+        "from d2ldrop.functional import Animator"
     )
     cells = [nbformat.v4.new_code_cell(source) for source in (setup, loop)]
     nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), kernel_name="python3").execute(cwd=str(tmp_path))
     assert cells[0].outputs == []
     (output,) = cells[1].outputs
     assert output.output_type == "display_data"
-    assert ">2000<" in output.data["image/svg+xml"]  # at an axis; the first picture knew only of the first point
+    assert ">2000<" in output.data["image/svg+xml"]  # a tick label; the first picture contains only the first point
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_is_stored_as_it_was_written(path):
-    """No results are stored, and cells have names that do not change, so that differences can be read."""
+def test_is_stored_without_outputs_and_with_named_cells(path):
+    """Then a difference between two versions shows only what was written, and cells keep their ids."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:

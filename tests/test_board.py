@@ -8,12 +8,10 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 import d2ldrop
-from d2ldrop import board as boards
-from d2ldrop.board import STRETCHES, Outline, ProgressBoard
+from d2ldrop.plots import board as boards
+from d2ldrop.plots.board import ProgressBoard
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ def test_points_are_means_of_every_n():
 
 def test_a_script_draws_nothing():
     code = (
-        "import sys; from d2ldrop.board import ProgressBoard; board = ProgressBoard()\n"
+        "import sys; from d2ldrop.plots.board import ProgressBoard; board = ProgressBoard()\n"
         "for x in range(10): board.draw(x, x, 'a')\n"
         "print('matplotlib' in sys.modules)"
     )
@@ -125,44 +123,6 @@ def test_the_end_of_a_cell_shows_the_last_points(notebook):
     shown = len(notebook)
     board.finish()
     assert len(notebook) == shown
-
-
-def test_drawing_costs_no_more_after_many_points(notebook):
-    board, n = ProgressBoard(), 100_000
-    ys = np.sin(np.linspace(0, 100, n))
-    ys[[12_345, 67_890]] = 9, -9
-    for x, y in enumerate(ys):
-        board.draw(x, y, "loss")
-        board.draw(x, -y, "accuracy")
-    board.finish()
-    lines = board.axes.get_lines()
-    assert [line.get_label() for line in lines] == ["loss", "accuracy"]
-    for line in lines:
-        xs, ys = line.get_data()
-        assert STRETCHES / 2 < len(xs) <= 2 * STRETCHES + 2
-        assert (xs[0], xs[-1]) == (0, n - 1)
-        assert {12_345, 67_890} < set(xs)
-        assert (min(ys), max(ys)) == (-9, 9)
-        assert max(np.diff(xs)) < n / STRETCHES * 8
-    assert len(board.curves["loss"][0]) == n
-
-
-@settings(max_examples=20)
-@example(1500, [np.nan, 9, np.nan, -9, np.inf], 700)
-@given(st.integers(0, 3000), st.lists(st.floats(width=16), min_size=1), st.integers(1, 2000))
-def test_an_outline_keeps_extremes_of_whatever_comes(flat, bumps, at_once):
-    ys = [1.0] * flat + bumps + [1.0] * flat
-    outline = Outline()
-    for n in [*range(1, len(ys), at_once), len(ys)]:
-        chosen = outline.update(ys[:n])
-        assert chosen == sorted(set(chosen))
-        assert len(chosen) <= 2 * STRETCHES + 2
-        assert (chosen[0], chosen[-1]) == (0, n - 1)
-        numbers = [y for y in ys[:n] if np.isfinite(y)]
-        kept = [ys[i] for i in chosen if np.isfinite(ys[i])]
-        assert bool(numbers) == bool(kept)
-        assert not numbers or (min(kept), max(kept)) == (min(numbers), max(numbers))
-    assert chosen == Outline().update(ys)
 
 
 def test_the_picture_keeps_its_size(notebook):

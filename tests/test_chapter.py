@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import d2ldrop
-from d2ldrop import compare
 from d2ldrop.randomness import sharing_masks
+from d2ldrop.studies import compare
 
 
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
@@ -43,7 +43,7 @@ def test_every_step_is_the_oracle_s(d2l, hparams, fashion_mnist):
         for backend, trainer, split, rng in zip(backends, trainers, splits, masks, strict=True):
             batch = trainer.prepare_batch((split.X[rows], split.y[rows]))
             with sharing_masks(rng):
-                trainer.state, metrics = backend.train_step(trainer.state, batch, 0)
+                trainer.state, metrics = backend.backend.train_step(trainer.state, batch, 0)
             losses.append(float(backend.numpy(metrics["loss"])))
             weights.append(backend.get_weights(trainer.model))
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
@@ -55,16 +55,16 @@ def test_every_step_is_the_oracle_s(d2l, hparams, fashion_mnist):
     assert max(apart) < 0.1
 
 
-def test_the_same_seed_gives_the_same_curve_everywhere(d2l, fashion_mnist, monkeypatch):
+def test_the_same_seed_gives_the_same_curve_everywhere(d2l, fashion_mnist):
     """With shared masks each framework follows NumPy's losses step by step, for an epoch of the real thing.
 
     Rounding moves them 2e-7 apart, until some activation that is zero up to rounding gets another sign: that changes a
     gradient, and from there on the curves part, slowly. Which step that is differs from machine to machine; that each
     step by itself is the same, the test above shows.
     """
-    monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
+    data = d2ldrop.FashionMNIST(batch_size=256, root=fashion_mnist)
     oracle, mine = (
-        compare.run(name, "DropoutMLPScratch", "FashionMNIST", epochs=1, seed=0, shared_masks=True)
+        compare.run(name, "DropoutMLPScratch", data, epochs=1, seed=0, shared_masks=True)
         for name in ("numpy", d2l.name)
     )
     apart = np.abs(mine.losses / oracle.losses - 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import d2ldrop
-from d2ldrop.data import read_idx
+from d2ldrop.data.idx import read_idx
 
 
 def idx_file(path, array):

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import d2ldrop
-from d2ldrop import download
-from d2ldrop.data import FashionMNIST
+from d2ldrop.data import FashionMNIST, download
 
 CONTENT = {"a.gz": b"first file" * 1000, "b.gz": b"second file" * 1000}
 SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}

@@ -1,13 +1,10 @@
 """The chapter's models: dropout while they train and only then, losses, accuracy, optimisers, readers' own classes."""
 
-import types
-
 import numpy as np
 import pytest
-from frameworks import mode
 
 import d2ldrop
-from d2ldrop.callbacks import Callback
+from d2ldrop.training.callbacks import Callback
 
 MODELS = ["DropoutMLPScratch", "DropoutMLP"]
 
@@ -15,21 +12,21 @@ MODELS = ["DropoutMLPScratch", "DropoutMLP"]
 def built(d2l, kind, hparams):
     model = getattr(d2l, kind)(**hparams)
     X = d2l.array(np.random.default_rng(0).random((8, 1, 4, 4), np.float32))
-    assert d2l.build(model, (X,), d2l.cpu())
-    assert not d2l.build(model, (X,), d2l.cpu())
+    assert d2l.backend.build(model, (X,), d2l.cpu())
+    assert not d2l.backend.build(model, (X,), d2l.cpu())
     return model, X
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_outputs_are_random_in_training_and_only_there(d2l, kind, small):
+def test_outputs_are_random_in_training_and_only_there(d2l, own, kind, small):
     model, X = built(d2l, kind, small)
-    mode(model, True)
+    own.set_mode(model, True)
     first, second = (d2l.numpy(model(X)) for _ in range(2))
     assert first.shape == (8, 10)
     assert (first != second).any()
-    mode(model, False)
+    own.set_mode(model, False)
     np.testing.assert_array_equal(d2l.numpy(model(X)), d2l.numpy(model(X)))
-    np.testing.assert_array_equal(d2l.numpy(model(X)), d2l.numpy(d2l.predict(model, X)))
+    np.testing.assert_array_equal(d2l.numpy(model(X)), d2l.numpy(d2l.backend.predict(model, X)))
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -86,16 +83,12 @@ def test_masks_of_layers_and_steps_are_independent(d2l, kind):
             assert abs((mask == other).sum() - width / 2) < limit
 
 
-def test_loss_and_accuracy(d2l, small):
+def test_loss_and_accuracy(d2l, own, small):
     model, _ = built(d2l, "DropoutMLP", small)
     Y_hat = d2l.array(np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]], np.float32)))
     Y = d2l.array(np.array([0, 1, 2]))
     expected = -np.log([0.7, 0.1, 0.4])
-    if d2l.name == "jax":  # its loss takes parameters and inputs: here the inputs are the outputs
-        state = types.SimpleNamespace(apply_fn=lambda variables, X, **_: (X, {}), dropout_rng=None, batch_stats=None)
-        losses, loss = (model.loss({}, (Y_hat,), Y, state, averaged=averaged)[0] for averaged in (False, True))
-    else:
-        losses, loss = model.loss(Y_hat, Y, averaged=False), model.loss(Y_hat, Y)
+    losses, loss = (own.losses_of(d2l, model, Y_hat, Y, averaged) for averaged in (False, True))
     np.testing.assert_allclose(d2l.numpy(losses), expected, rtol=1e-5)
     assert float(loss) == pytest.approx(expected.mean(), rel=1e-5)
     assert d2l.numpy(model.accuracy(Y_hat, Y, averaged=False)).tolist() == [1, 0, 1]
@@ -122,19 +115,18 @@ def test_the_linear_baseline_learns(d2l):
     assert trainer.history[-1]["val_acc"] > 0.85
 
 
-def test_sgd_by_hand_is_the_framework_s(d2l):
+def test_sgd_by_hand_is_the_framework_s(d2l, own):
     """The from-scratch optimiser, given to the trainer, does what the framework's own one does."""
     weights = []
-    for by_hand in (False, True):
+    for by_hand_ in (False, True):
 
         class Model(d2l.SoftmaxRegression):
-            own = by_hand
+            by_hand = by_hand_
 
             def configure_optimizers(self):
-                if not self.own:
+                if not self.by_hand:
                     return super().configure_optimizers()
-                gradients_are_values = d2l.name in ("tf", "jax")  # so the optimiser needs no parameters to be made
-                return d2l.SGD(self.lr) if gradients_are_values else d2l.SGD(self.parameters(), self.lr)
+                return d2l.SGD(self.lr) if own.GRADIENTS_ARE_VALUES else d2l.SGD(self.parameters(), self.lr)
 
         model = Model(num_outputs=10, lr=0.2)
         d2ldrop.Trainer(1, seed=0, progress=False).fit(model, d2l.Digits())

@@ -2,32 +2,31 @@
 
 import numpy as np
 import pytest
-from readers import readers_models
 
 import d2ldrop
 
 KINDS = ["reader's scratch", "reader's concise", "our scratch", "our concise"]
 
 
-def made(d2l, kind, lr=0.5):
+def made(d2l, own, kind, lr=0.5):
     """Return a new model of a kind, with dropout 0.5."""
     concise = kind.endswith("concise")
     if kind.startswith("reader's"):
-        return readers_models(d2l)[concise](num_outputs=10, num_hiddens=64, dropout=0.5, lr=lr)
+        return own.readers_models(d2l)[concise](num_outputs=10, num_hiddens=64, dropout=0.5, lr=lr)
     Model = d2l.DropoutMLP if concise else d2l.DropoutMLPScratch
     return Model(num_outputs=10, num_hiddens_1=64, num_hiddens_2=64, dropout_1=0.5, dropout_2=0.5, lr=lr)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_models_learn(d2l, kind):
+def test_models_learn(d2l, own, kind):
     trainer = d2l.Trainer(max_epochs=12, seed=0, progress=False)
-    trainer.fit(made(d2l, kind), d2l.Digits(batch_size=64))
+    trainer.fit(made(d2l, own, kind), d2l.Digits(batch_size=64))
     assert trainer.history[-1]["val_acc"] > 0.8
 
 
 @pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_step_has_a_mask_of_its_own_and_evaluation_none(d2l, kind, seed):
+def test_each_step_has_a_mask_of_its_own_and_evaluation_none(d2l, own, kind, seed):
     """Where nothing is learnt and all samples are one, only the masks can make the losses of steps differ."""
     X = np.ones((68, 4, 4, 1) if d2l.channels_last else (68, 1, 4, 4), np.float32)
     y = np.zeros(68, np.int64)
@@ -39,16 +38,16 @@ def test_each_step_has_a_mask_of_its_own_and_evaluation_none(d2l, kind, seed):
             losses.extend(trainer.epoch_log["train_loss"][0])
             validations.add(trainer.history[-1]["val_loss"])
 
-    d2l.Trainer(max_epochs=3, seed=seed, callbacks=[Look()], progress=False).fit(made(d2l, kind, lr=1e-12), data)
+    d2l.Trainer(max_epochs=3, seed=seed, callbacks=[Look()], progress=False).fit(made(d2l, own, kind, lr=1e-12), data)
     assert len(losses) == 3 * 9
     assert len(set(losses)) >= 26  # two masks may by chance give the same sum, in float32
     assert len(validations) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_compilers_trace_once_per_shape_not_per_epoch(d2l, kind):
+def test_compilers_trace_once_per_shape_not_per_epoch(d2l, own, kind):
     """The body of a step runs in Python as often as it is traced; without a compiler, at each step."""
-    model, calls = made(d2l, kind), []
+    model, calls = made(d2l, own, kind), []
 
     class Traced(type(model)):
         def training_step(self, *args):
@@ -62,13 +61,13 @@ def test_compilers_trace_once_per_shape_not_per_epoch(d2l, kind):
         calls.clear()
         d2l.Trainer(max_epochs=epochs, seed=0, progress=False).fit(Traced(**hparams), d2l.Digits(batch_size=64))
         counts.append(len(calls))
-    if d2l.name in ("tf", "jax"):
+    if own.TRACES_STEPS:
         assert counts[0] == counts[1] <= 6
     else:
         assert counts == [23, 4 * 23]
 
 
-def test_overridden_steps_take_effect(d2l):
+def test_overridden_steps_take_effect(d2l, own):
     """A loss that is ten times as large must be seen in the history, and in how far the weights go."""
 
     def train(kind):
@@ -77,20 +76,13 @@ def test_overridden_steps_take_effect(d2l):
         trainer.fit(model, d2l.Digits(batch_size=1437))
         return trainer.history[0]["train_loss"], d2l.get_weights(model)["lin1.bias"]
 
-    class Tenfold(d2l.SoftmaxRegression):
-        def loss(self, *args, **kwargs):
-            value = super().loss(*args, **kwargs)
-            if d2l.name == "numpy":
-                self.dloss = 10 * self.dloss if self.training else None
-            return (10 * value[0], value[1]) if isinstance(value, tuple) else 10 * value
-
     class Doubled(d2l.SoftmaxRegression):
         def training_step(self, *args):
             result = super().training_step(*args)
             self.plot("twice", 2 * (result[0][0] if isinstance(result, tuple) else result), train=True)
             return result
 
-    plain, tenfold = train(d2l.SoftmaxRegression), train(Tenfold)
+    plain, tenfold = train(d2l.SoftmaxRegression), train(own.loss_times_ten(d2l))
     assert tenfold[0] == pytest.approx(10 * plain[0], rel=1e-5)
     assert np.abs(tenfold[1] - plain[1]).max() > 1e-4
     trainer = d2l.Trainer(max_epochs=2, seed=0, progress=False)

@@ -1,7 +1,7 @@
-"""What it costs to watch a training in a notebook: time and memory with the board on, compared with the board off.
+"""Measure what the animated board costs in a notebook: time and memory with the board on and off.
 
-Everything runs in one real kernel, which sends each picture to a client that reads it, as JupyterLab would. Run
-nothing else meanwhile.
+Everything runs in one real kernel, which sends each picture to a client that reads it, as JupyterLab does. Run nothing
+else at the same time.
 """
 
 import argparse
@@ -57,11 +57,11 @@ def run(client, code):
 
 
 def watch_time(client, epochs, rounds):
-    """Train with the board off, on, and off once more, in turn; print medians, and how far rounds are apart."""
+    """Train with the board off, on, and off again, alternately; print medians, and the range over the rounds."""
     boards = {"off": False, "on": True, "off again": False}
     times, pictures = {name: [] for name in boards}, 0
     for round_ in range(rounds + 1):
-        names = list(boards)[round_ % 3 :] + list(boards)[: round_ % 3]  # nobody is always the first
+        names = list(boards)[round_ % 3 :] + list(boards)[: round_ % 3]  # none is always the first
         for name in names:
             seconds, sent = run(client, TIME.format(epochs=epochs, watched=boards[name]))
             if round_ > 0:  # the first is to warm up
@@ -74,11 +74,11 @@ def watch_time(client, epochs, rounds):
         shares = [one / other - 1 for one, other in zip(seconds, times["off"], strict=True)]
         sent = f"{pictures / rounds:.0f}" if name == "on" else "0"
         print(f"{name:10}{median:10.3f}{median / off - 1:12.1%}{min(shares):14.1%}{max(shares):8.1%}{sent:>10}")
-    print("'off again' is the same as 'off': what it seems to be longer by is noise.")
+    print("'off again' is the same as 'off': the difference between them is noise.")
 
 
 def watch_memory(client):
-    """Train for 200 epochs with the board off and on, and print how the process grows."""
+    """Train for 200 epochs with the board off and on, and print how the memory of the process grows."""
     print(f"\n{'board':10}{'MiB after epoch 20':>20}{'after 200':>12}{'growth':>9}{'pictures':>10}")
     for name, watched in {"off": False, "on": True}.items():
         (early, late), pictures = run(client, MEMORY.format(watched=watched))
@@ -90,7 +90,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--data", default="FashionMNIST", choices=["FashionMNIST", "Digits"])
-    parser.add_argument("--epochs", type=int, default=10, help="of each training whose time is taken")
+    parser.add_argument("--epochs", type=int, default=10, help="of each training that is timed")
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     manager, client = start_new_kernel()

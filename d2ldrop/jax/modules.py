@@ -2,40 +2,44 @@
 
 import dataclasses
 import functools
-import types
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import jax
+import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from flax.linen.kw_only_dataclasses import field
+from flax.training.train_state import TrainState
+from jax import Array
 
-JITTED = type(jax.jit(len))
+from d2ldrop.jax.arrays import randn
+from d2ldrop.jax.keys import get_key
+from d2ldrop.randomness import sharing_masks
+from d2ldrop.training.module import BaseClassifier, BaseModule
+
+COLLECTIONS = ("params", "batch_stats")
+Variables = dict[str, Any]  # name of a collection -> nested dictionaries of arrays, as Flax has them
+
+FIXED_KEY = np.zeros(2, np.uint32)
+"""The key where nothing is trained, so that evaluation is repeatable; it matters to layers that always drop."""
+
+RUNTIME_ATTRIBUTES = ("training", "learned", "trainer", "_board", "_steps")
+"""What changes while a model is in use; all its other attributes are constants of compiled code."""
 
 
-class FlaxModule(nn.Module):
-    """A module of Flax that keeps its parameters, can be called like a function, and has a mode that may change."""
+class FlaxModule(BaseModule, nn.Module):
+    """A module of Flax that keeps its variables, can be called like a function, and has a mode that may change.
+
+    Steps are as in the book: they are given parameters and a state, and return gradients.
+    """
 
     training: bool = field(default=True, kw_only=True)
 
-    _learned = None
-    _dense: ClassVar[Any] = ()  # the fully connected layers: where their parameters are
-
-    @property
-    def learned(self) -> dict[str, Any] | None:
-        """Parameters and batch statistics as Flax has them, if there are any: in training, those of the trainer."""
-        state = self._running()
-        return self._learned if state is None else {"params": state.params, "batch_stats": state.batch_stats}
-
-    @learned.setter
-    def learned(self, variables: dict[str, Any]) -> None:
-        self._learned = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-        if (state := self._running()) is not None:
-            self.trainer.state = state.replace(**self._learned)
-
-    def _running(self) -> Any:
-        state = getattr(self.trainer, "state", None)
-        return state if getattr(getattr(state, "steps", None), "model", None) is self else None
+    # without annotations, which would make fields of them
+    learned = cast("Variables | None", None)  # the variables, once there are any
+    _steps = cast("Any", None)  # what is compiled for this model, see d2ldrop.jax.steps
+    _dense = cast("tuple[tuple[str, ...], ...]", ())  # paths of the fully connected layers, in order of their calls
 
     @property
     def hparams(self) -> dict[str, Any]:
@@ -46,44 +50,99 @@ class FlaxModule(nn.Module):
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
         if "__call__" in vars(cls):
-            cls.__call__ = _callable_outside(cls.__call__)  # type: ignore[method-assign]
+            cls.__call__ = _callable_unbound(cls.__call__)  # type: ignore[method-assign]
 
-    @nn.nowrap
-    def __getattribute__(self, name: str) -> Any:
-        """Return the attribute; a method under `jax.jit` gets, in place of this model, a copy that keeps its mode.
+    def training_step(self, params: Any, batch: tuple[Array, ...], state: TrainState) -> tuple[Any, Any]:
+        """Return ((loss of a batch, dictionary of what else `loss` returned), gradient), and report the loss."""
 
-        For such a method is compiled for each `self`, and would not notice that `training` was set to another value.
+        def objective(params: Any) -> tuple[Array, Mapping[str, Any]]:
+            return loss_and_extras(self._loss(params, batch, state))
+
+        value, grads = jax.value_and_grad(objective, has_aux=True)(params)
+        self.report(value, params, batch, state, train=True)
+        return value, grads
+
+    def validation_step(self, params: Any, batch: tuple[Array, ...], state: TrainState) -> None:
+        """Report the loss of a batch of the validation data."""
+        self.report(loss_and_extras(self._loss(params, batch, state)), params, batch, state, train=False)
+
+    def _loss(self, params: Any, batch: tuple[Array, ...], state: TrainState) -> Any:
+        """Return what the loss of a copy of this model returns.
+
+        A reader's loss may be under `jax.jit` with a static `self`. JAX compiles it for that object, and may not notice
+        that its mode was changed.
         """
-        value = super().__getattribute__(name)
-        if not isinstance(value, types.MethodType):
-            return value
-        method = value.__func__
-        jitted = isinstance(method, JITTED) or isinstance(getattr(method, "__wrapped__", None), JITTED)
-        return types.MethodType(method, in_mode(self, self.training)) if jitted else value
+        return in_mode(self, self.training).loss(params, batch[:-1], batch[-1], state)
+
+    def report(self, value: Any, params: Any, batch: tuple[Array, ...], state: TrainState, train: bool) -> None:
+        """Plot what a step found."""
+        self.plot("loss", value[0], train)
+
+    def apply_init(self, inputs: tuple[Array, ...], key: Array | None = None) -> Variables:
+        """Create parameters from a key, with the shapes that `inputs` need; return them in a dictionary."""
+        return create(self, inputs, get_key() if key is None else key)
+
+    def layer_summary(self, X_shape: tuple[int, ...]) -> None:
+        """Print the shape of each layer's output for random inputs of a shape, in the order of the calls."""
+
+        def show(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            Y = method(*args, **kwargs)
+            if not isinstance(context.module, (FlaxModule, nn.Sequential)):
+                print(f"{type(context.module).__name__:<12} output shape: {Y.shape}")
+            return Y
+
+        with nn.intercept_methods(show):
+            in_mode(self, training=False).init(get_key(), randn(*X_shape))
+
+
+class FlaxClassifier(FlaxModule, BaseClassifier):
+    """The same for classification models, whose steps report the accuracy, too."""
+
+    def report(self, value: Any, params: Any, batch: tuple[Array, ...], state: TrainState, train: bool) -> None:
+        """Plot loss and accuracy; in training, both are under dropout."""
+        super().report(value, params, batch, state, train)
+        Y_hat = value[1].get("logits")
+        if Y_hat is None:  # a reader's own loss did not return them: compute them again, with the same key and masks
+            with sharing_masks(None):
+                Y_hat, _ = outputs(params, batch[:-1], state)
+        self.plot("acc", self.accuracy(Y_hat, batch[-1]), train)
+
+
+def outputs(params: Any, X: tuple[Array, ...], state: TrainState) -> tuple[Array, dict[str, Any]]:
+    """Return the outputs of a model for a tuple of inputs, and its new batch statistics, if it has any."""
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    return state.apply_fn(variables, *X, mutable=["batch_stats"], rngs={"dropout": state.dropout_rng})
+
+
+def loss_and_extras(value: Any) -> tuple[Array, Mapping[str, Any]]:
+    """Return a loss, and the dictionary that was returned with it, if any."""
+    loss, extras = value if isinstance(value, tuple) else (value, {})
+    return loss, extras if isinstance(extras, Mapping) else {}
+
+
+def _callable_unbound(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a model be called as in other frameworks, with the variables that it keeps, and not only through `apply`."""
+
+    @functools.wraps(call)
+    def with_own_variables(self: Any, *inputs: Any) -> Any:
+        if self.scope is not None or self.learned is None:
+            return call(self, *inputs)
+        rngs = {"dropout": get_key() if self.training else FIXED_KEY}
+        return self.apply(self.learned, *inputs, rngs=rngs, mutable=["batch_stats"])[0]
+
+    return with_own_variables
 
 
 def in_mode(model: Any, training: bool) -> Any:
-    """Return a copy of the model that trains, or one that does not."""
+    """Return a copy of the model, without its variables, that trains, or one that does not."""
     copy = model.clone(training=training)
-    vars(copy).update({name: value for name, value in vars(model).items() if name not in vars(copy)})
+    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_steps")}
+    vars(copy).update({**own, **vars(copy)})
     return copy
 
 
-def _callable_outside(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a model be called as in other frameworks, with the parameters that it has, and not only through `apply`."""
-
-    @functools.wraps(call)
-    def anywhere(self: Any, *inputs: Any) -> Any:
-        if self.scope is not None or self.learned is None:
-            return call(self, *inputs)
-        rngs = {"dropout": self.backend.get_key()}
-        return self.apply(self.learned, *inputs, rngs=rngs, mutable=["batch_stats"])[0]
-
-    return anywhere
-
-
-def create(model: Any, inputs: tuple[jax.Array, ...], key: jax.Array) -> None:
-    """Create parameters, and note the fully connected layers in the order in which they are called."""
+def create(model: Any, inputs: Iterable[Array], key: Array) -> Variables:
+    """Create a model's variables, and return them; note the fully connected layers in the order of their calls."""
     called = []
 
     def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -92,17 +151,18 @@ def create(model: Any, inputs: tuple[jax.Array, ...], key: jax.Array) -> None:
         return method(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        model.learned = in_mode(model, training=False).init(key, *inputs)
+        variables = in_mode(model, training=False).init(key, *inputs)
+    model.learned = {name: variables.get(name, {}) for name in COLLECTIONS}
     model._dense = tuple(dict.fromkeys(called))
+    created: Variables = model.learned
+    return created
 
 
-def named(model: Any, flat: dict[tuple[str, ...], Any]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    """Yield each parameter's name in files, where Flax keeps it, and whether files hold it transposed."""
-    files = {}
+def named(model: Any) -> Iterator[tuple[str, tuple[str, ...], Array, bool]]:
+    """Yield each variable's name in files, its path in Flax, its value, and whether files hold it transposed."""
+    flat, files = traverse_util.flatten_dict(model.learned), {}
     for k, layer in enumerate(model._dense, start=1):
-        files[("params", *layer, "kernel")] = (f"lin{k}.weight", True)
-        files[("params", *layer, "bias")] = (f"lin{k}.bias", False)
-    for path in (*files, *(path for path in flat if path not in files)):
-        name, turned = files.get(path, (".".join(path[1:]), False))
-        if path in flat:
-            yield name, path, turned
+        files[("params", *layer, "kernel")] = f"lin{k}.weight"
+        files[("params", *layer, "bias")] = f"lin{k}.bias"
+    for path in (*(path for path in files if path in flat), *(path for path in flat if path not in files)):
+        yield files.get(path, ".".join(path[1:])), path, flat[path], path in files and path[-1] == "kernel"

@@ -1,8 +1,12 @@
-"""What networks are made of: functions with their gradients, and the layers that remember what these need."""
+"""What networks are made of: functions with their gradients, and layers that remember what their gradients need."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from d2ldrop.numpy import _rng, dropout_mask, masked
+from d2ldrop.numpy.arrays import rng
+from d2ldrop.numpy.masks import dropout_mask, masked
 from d2ldrop.randomness import initial_weights, odds
 
 
@@ -11,11 +15,14 @@ def affine(X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     return X @ W + b
 
 
-def affine_backward(
-    dY: np.ndarray, X: np.ndarray, W: np.ndarray | None
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """Return the gradients with respect to X (None without a W), W and b, given dY with respect to X W + b."""
-    return None if W is None else dY @ W.T, X.T @ dY, dY.sum(axis=0)
+def affine_backward(dY: np.ndarray, X: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the gradients with respect to X, W and b, given dY, that with respect to X W + b."""
+    return dY @ W.T, *affine_gradients(dY, X)
+
+
+def affine_gradients(dY: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gradients with respect to W and b alone."""
+    return X.T @ dY, dY.sum(axis=0)
 
 
 def relu(X: np.ndarray) -> np.ndarray:
@@ -47,60 +54,118 @@ def cross_entropy_backward(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
     return dZ / len(y)
 
 
+class Parameter(NamedTuple):
+    """A parameter of a layer: `W`, say, whose gradient is in the attribute `dW`."""
+
+    layer: "Layer"
+    name: str
+
+    @property
+    def value(self) -> np.ndarray:
+        """The array that optimisers change in place; None before a lazy layer has seen its first input."""
+        value: np.ndarray = getattr(self.layer, self.name)
+        return value
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        """The gradient that the last backward pass left, if there was one."""
+        grad: np.ndarray | None = getattr(self.layer, f"d{self.name}", None)
+        return grad
+
+
 class Layer:
-    """Base of layers: `forward` remembers what `backward` needs."""
+    """Base of layers: `forward` remembers what `backward` needs.
+
+    Layers inside this one are found in its attributes, and in lists, tuples and dictionaries among these. Parameters
+    are the floating-point arrays that a layer has before its first input. For a parameter `W`, `backward` leaves the
+    gradient in `dW`; without one it is saved with the others, but not trained.
+    """
 
     training = False
+    parameter_names: tuple[str, ...] | None = None
+    """The attributes that are parameters; a class that creates them at the first input names them here."""
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """Return the output for an input."""
+        if self.parameter_names is None:
+            self.parameter_names = self._arrays()
         return self.forward(X)
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return the output for an input (N, ...)."""
         return X
 
-    def backward(self, dY: np.ndarray) -> np.ndarray | None:
-        """Return the gradient with respect to the input, given that with respect to the output."""
+    def backward(self, dY: np.ndarray) -> Any:
+        """Leave the gradients of the parameters; return the one with respect to the input, given that of the output."""
         return dY
 
+    def gradients(self, dY: np.ndarray) -> None:
+        """Leave the gradients of the parameters, where the one with respect to the input is not needed."""
+        self.backward(dY)
+
     def layers(self) -> list["Layer"]:
-        """Return the layers inside of this one, in order of definition."""
-        inside = [value for value in vars(self).values() if isinstance(value, Layer)]
-        return [layer for direct in inside for layer in (direct, *direct.layers())]
+        """Return the layers inside this one, in order of definition; one that is used twice, once."""
+        inside = [layer for value in vars(self).values() for layer in _layers_in(value)]
+        return list(dict.fromkeys(layer for direct in inside for layer in (direct, *direct.layers())))
+
+    def parameters(self) -> list[Parameter]:
+        """Return the parameters of this layer and of those inside."""
+        return [
+            Parameter(layer, name)
+            for layer in (self, *self.layers())
+            for name in (layer._arrays() if layer.parameter_names is None else layer.parameter_names)
+        ]
 
     def train(self, mode: bool = True) -> None:
         """Turn dropout on or off, here and in all layers inside."""
         for layer in (self, *self.layers()):
             layer.training = mode
 
+    def _arrays(self) -> tuple[str, ...]:
+        """Return the names of the attributes that are arrays of floating-point numbers."""
+        return tuple(
+            name for name, value in vars(self).items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+        )
+
+
+def _layers_in(value: Any) -> Iterator[Layer]:
+    """Yield a layer, or the layers in a container."""
+    if isinstance(value, Layer):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _layers_in(item)
+
 
 class Linear(Layer):
-    """An affine layer; its parameters W (inputs, outputs) and b (outputs,) are created at the first input.
-
-    The first layer of a network spends a third of its time on the gradient with respect to the data, which nobody
-    needs: with `first`, `backward` leaves it out, and returns None.
-    """
+    """An affine layer; its parameters W (inputs, outputs) and b (outputs,) are created at the first input."""
 
     W: np.ndarray | None = None
+    b: np.ndarray | None = None
+    parameter_names = ("W", "b")
 
-    def __init__(self, num_outputs: int, first: bool = False):
-        self.num_outputs, self.first = num_outputs, first
+    def __init__(self, num_outputs: int):
+        self.num_outputs = num_outputs
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return X W + b."""
-        if self.W is None:
-            stream = np.random.SeedSequence(int(_rng.integers(2**63)))
-            shapes = {"weight": np.empty((self.num_outputs, X.shape[1])), "bias": np.empty(self.num_outputs)}
-            drawn = initial_weights({f"lin.{kind}": shape for kind, shape in shapes.items()}, stream)
+        if self.W is None or self.b is None:
+            stream = np.random.SeedSequence(int(rng.integers(2**63)))
+            shapes = {"lin.weight": (self.num_outputs, X.shape[1]), "lin.bias": (self.num_outputs,)}
+            drawn = initial_weights(shapes, stream)
             self.W, self.b = np.ascontiguousarray(drawn["lin.weight"].T), drawn["lin.bias"]
         self.X = X
         return affine(X, self.W, self.b)
 
-    def backward(self, dY: np.ndarray) -> np.ndarray | None:
+    def backward(self, dY: np.ndarray) -> np.ndarray:
         """Leave the gradients in dW and db, and return that with respect to the input."""
-        dX, self.dW, self.db = affine_backward(dY, self.X, None if self.first else self.W)
+        assert self.W is not None
+        dX, self.dW, self.db = affine_backward(dY, self.X, self.W)
         return dX
+
+    def gradients(self, dY: np.ndarray) -> None:
+        """Leave the gradients in dW and db: in the first layer, that of the input would take a third of the time."""
+        self.dW, self.db = affine_gradients(dY, self.X)
 
 
 class Flatten(Layer):
@@ -130,7 +195,7 @@ class ReLU(Layer):
 
 
 class Dropout(Layer):
-    """`dropout_layer` while training, nothing otherwise."""
+    """`dropout_layer` while training, the identity otherwise."""
 
     def __init__(self, dropout: float):
         odds(dropout)
@@ -140,12 +205,12 @@ class Dropout(Layer):
         """Draw a new mask, and apply it."""
         if not self.training:
             return X
-        self.keep, self.scale = dropout_mask(X.shape, self.dropout)
-        return masked(X, self.keep, self.scale)
+        self.mask = dropout_mask(X.shape, self.dropout)
+        return masked(X, *self.mask)
 
     def backward(self, dY: np.ndarray) -> np.ndarray:
         """Apply the same mask, and the same factor, to the gradient."""
-        return masked(dY, self.keep, self.scale) if self.training else dY
+        return masked(dY, *self.mask) if self.training else dY
 
 
 class Sequential(Layer):
@@ -154,20 +219,24 @@ class Sequential(Layer):
     def __init__(self, *layers: Layer):
         self.sequence = layers
 
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.sequence)
+
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Pass the input through all layers."""
         for layer in self.sequence:
             X = layer(X)
         return X
 
-    def backward(self, dY: np.ndarray) -> np.ndarray | None:
-        """Pass the gradient back through all layers, or as far as it is needed."""
+    def backward(self, dY: np.ndarray) -> np.ndarray:
+        """Pass the gradient back through all layers."""
         for layer in reversed(self.sequence):
-            if (dX := layer.backward(dY)) is None:
-                return None
-            dY = dX
+            dY = layer.backward(dY)
         return dY
 
-    def layers(self) -> list[Layer]:
-        """Return the layers inside of this one."""
-        return [layer for direct in self.sequence for layer in (direct, *direct.layers())]
+    def gradients(self, dY: np.ndarray) -> None:
+        """Pass the gradient back to the first layer that has parameters."""
+        first = next((k for k, layer in enumerate(self.sequence) if layer.parameters()), len(self.sequence) - 1)
+        for layer in reversed(self.sequence[first + 1 :]):
+            dY = layer.backward(dY)
+        self.sequence[first].gradients(dY)

@@ -1,4 +1,8 @@
-"""Import a framework without what it has to say about itself."""
+"""Import TensorFlow without its log lines.
+
+TF_CPP_MIN_LOG_LEVEL does not cover what TensorFlow's C++ code logs before its logging is initialised; it writes these
+lines to the file descriptor of standard error.
+"""
 
 import os
 import warnings
@@ -16,9 +20,10 @@ def quietly(stderr: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _dropping_stderr() -> Iterator[None]:
+    """Redirect file descriptor 2 to nowhere inside the block."""
     try:
         saved = os.dup(2)
-    except OSError:  # there is none
+    except OSError:  # the process has no standard error
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

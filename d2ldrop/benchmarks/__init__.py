@@ -1,0 +1,1 @@
+"""The benchmark, and the baselines that it measures against: `d2ldrop bench`."""

@@ -1,0 +1,97 @@
+"""Baselines of the benchmark: the same training as users of PyTorch write it."""
+
+from collections.abc import Callable
+from functools import reduce
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from d2ldrop.data import Split, as_floats
+from d2ldrop.torch.backend import backend
+from d2ldrop.torch.lesson import dropout_layer
+
+
+def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: float) -> Callable[[], float]:
+    """Return a function that runs an epoch with validation: a loop over tensors in memory, with `nn.Dropout`."""
+    device = backend.try_gpu()
+    X, X_val = (torch.tensor(as_floats(split.X), device=device) for split in (train, val))
+    y, y_val = torch.tensor(train.y, device=device), torch.tensor(val.y, device=device)
+    net = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(X[0].numel(), 256), nn.ReLU(), nn.Dropout(dropout),
+        nn.Linear(256, 256), nn.ReLU(), nn.Dropout(dropout),
+        nn.Linear(256, 10),
+    ).to(device)  # fmt: skip
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+
+    def epoch() -> float:
+        net.train()
+        for chosen in torch.randperm(len(y), device=device).split(batch_size):
+            loss = nn.functional.cross_entropy(net(X[chosen]), y[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        net.eval()
+        correct = 0
+        with torch.no_grad():
+            for images, labels in zip(X_val.split(batch_size), y_val.split(batch_size), strict=True):
+                correct += (net(images).argmax(dim=1) == labels).sum().item()
+        return correct / len(y_val)
+
+    return epoch
+
+
+def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], None]:
+    """Return a function that multiplies the matrices of an epoch, and does nothing else."""
+    device = backend.try_gpu()
+    X, X_val = (torch.rand(count, sizes[0], device=device) for count in (batch_size, validated))
+    Ws = [torch.rand(pair, device=device) for pair in pairwise(sizes)]
+
+    @torch.no_grad()
+    def epoch() -> None:
+        for _ in range(steps):
+            Hs = list(accumulate(Ws, torch.matmul, initial=X))
+            dH = Hs.pop()
+            for k, (H, W) in reversed(list(enumerate(zip(Hs, Ws, strict=True)))):
+                H.T @ dH
+                dH = dH @ W.T if k else dH
+        for part in X_val.split(2000):
+            reduce(torch.matmul, Ws, part)
+        _wait(device)
+
+    return epoch
+
+
+def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Return, by name, what calls our layer, PyTorch's own, and a product with a ready mask.
+
+    Each forward, and forward and backward.
+    """
+    device = backend.try_gpu()
+    X, dY = torch.rand(shape, device=device, requires_grad=True), torch.ones(shape, device=device)
+
+    def calls(layer: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        def forward() -> None:
+            layer(X)
+            _wait(device)
+
+        def both() -> None:
+            torch.autograd.grad(layer(X), X, dY)
+            _wait(device)
+
+        return forward, both
+
+    mask = dropout_layer(dY, p)
+    return {
+        "dropout_layer": calls(lambda X: dropout_layer(X, p)),
+        "own": calls(nn.Dropout(p)),
+        "product": calls(lambda X: X * mask),
+    }
+
+
+def _wait(device: torch.device) -> None:
+    """Wait for a GPU; a CPU is done when a call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,190 @@
+"""The commands: train the chapter's models, use what was trained, compare, measure."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from d2ldrop.backend import AnyBackend, available, get_backend, package_of, registered
+from d2ldrop.benchmarks import bench as bench_module
+from d2ldrop.data import Digits, FashionMNIST, ImageData
+from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
+from d2ldrop.files import replacing
+from d2ldrop.studies import compare as comparison
+from d2ldrop.training.callbacks import Callback, CSVLog, Training
+from d2ldrop.training.progress import in_terminal
+from d2ldrop.training.trainer import Trainer
+from d2ldrop.training.weights import load_weights, read_weights, save_weights
+
+MODELS = {"scratch": "DropoutMLPScratch", "concise": "DropoutMLP"}
+DATA = {"fashion-mnist": FashionMNIST, "digits": Digits}
+BATCH_SIZES = {"fashion-mnist": 256, "digits": 16}  # 256 would leave the digits, 1,437 of them, too few steps
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a model, and write what was asked for; an interrupt ends training, not the writing."""
+    report = (lambda *_: None) if args.quiet else print
+    backend = get_backend(args.backend)
+    num_gpus = gpus(backend, args.device)
+    name, data = choose_data(args.data, args.batch_size, report)
+    model = backend.models[MODELS[args.model]](
+        num_outputs=data.num_classes,
+        num_hiddens_1=args.hidden_1,
+        num_hiddens_2=args.hidden_2,
+        dropout_1=args.dropout_1,
+        dropout_2=args.dropout_2,
+        lr=args.lr,
+    )
+    bar = in_terminal() and not args.quiet
+    callbacks = [*([CSVLog(args.history)] if args.history else []), *([] if bar or args.quiet else [EpochLines()])]
+    trainer = Trainer(args.epochs, num_gpus, seed=args.seed, callbacks=callbacks, progress=bar)
+    interrupted = False
+    try:
+        trainer.fit(model, data)
+    except KeyboardInterrupt:
+        interrupted = True
+    if trainer.history:
+        row = trainer.history[-1]
+        report(
+            f"{args.backend} {args.model}: validation accuracy {row['val_acc']:.4f}, loss {row['val_loss']:.4f}, "
+            f"after {row['epoch']} epochs of {np.median([row['seconds'] for row in trainer.history]):.2f} s"
+        )
+        if args.save:
+            save_weights(model, args.save, data=name)
+            report(f"weights: {args.save}")
+        if args.plot:
+            model.board.save(args.plot)
+            report(f"plot: {args.plot}")
+        if args.history:
+            report(f"history: {args.history}")
+    if interrupted:
+        raise UsageError(f"Interrupted after {len(trainer.history)} of {args.epochs} epochs.")
+    return 0
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Load weights into a model of any backend, and measure its accuracy on the validation samples."""
+    backend = get_backend(args.backend)
+    _, about = read_weights(args.weights)
+    name, kind = args.data or str(about.get("data")), MODELS.get(args.model) or str(about.get("class"))
+    if name not in DATA or kind not in MODELS.values():
+        raise WeightsError(f"Expected {args.weights} to be written by `d2ldrop train --save`. Received other weights.")
+    data = DATA[name]()
+    model = backend.models[kind](**about["hparams"])
+    X, y = data.split(train=False, channels_last=backend.channels_last)
+    load_weights(model, args.weights, np.zeros_like(X[:1], np.float32))
+    trainer = Trainer(1, gpus(backend, args.device), progress=False)
+    row = trainer.evaluate(model, data)
+    print(f"{args.backend} {kind} on {name}: accuracy {row['val_acc']:.4f}, loss {row['val_loss']:.4f}")
+    if args.plot:
+        save_predictions(data, X, y, trainer.predict(X[:24], model), args.plot)
+        print(f"plot: {args.plot}")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train in several backends."""
+    data = DATA[args.data](args.batch_size or BATCH_SIZES[args.data])
+    hparams = {key: vars(args)[key] for key in ("lr", "dropout_1", "dropout_2")}
+    runs = [
+        comparison.run(name, MODELS[model], data, args.epochs, args.seed, args.shared_masks, **hparams)
+        for name in args.backend or available()
+        for model in args.model or MODELS
+    ]
+    comparison.show(runs)
+    if args.plot:
+        comparison.draw(runs, args.plot)
+        print(f"plot: {args.plot}")
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Measure one backend in this process, several in one process each."""
+    names, parts = args.backend or list(available()), args.part or bench_module.PARTS[:3]
+    if args.plot and not {"epochs", "layers"} & {*parts}:
+        raise UsageError("Expected times of epochs or layers to plot. Received none: add --part epochs or layers.")
+    if args.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before a framework is imported, or baselines would run on a GPU
+    for name in {*names}.difference(available()):
+        get_backend(name)  # an error now, and not after the others were measured
+    if len(names) == 1:
+        if args.device == "gpu":
+            gpus(get_backend(names[0]), args.device)  # an error if there is none
+        rows = bench_module.measure(names[0], parts, DATA[args.data], args.repeats)
+    else:
+        rows = bench_module.bench(names, parts, args.data, args.repeats, args.device)
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        bench_module.show(rows)
+    if args.plot:
+        bench_module.draw(rows, args.plot)
+        if not args.json:
+            print(f"plot: {args.plot}")
+
+
+def info(args: argparse.Namespace) -> None:
+    """Print versions, devices, backends, and where the data are."""
+    version = importlib.metadata.version
+    print(f"d2ldrop {version('d2ldrop')}, Python {platform.python_version()}, {platform.platform()}")
+    for name in registered():
+        if name not in available():
+            print(f"{name:8} not installed: pip install '.[{name}]' in a checkout")
+            continue
+        devices = ", ".join(map(str, get_backend(name).try_all_gpus()))
+        print(f"{name:8} {sys.modules[package_of(name)].__version__}, devices: {devices}")
+    print(f"data     digits: scikit-learn {version('scikit-learn')}")
+    print(f"data     fashion-mnist: {FashionMNIST.locate() or 'not here yet, fetched when it is first used'}")
+
+
+# Parts of the commands
+
+
+class EpochLines(Callback):
+    """Prints a line per epoch, where there is no progress bar."""
+
+    def on_epoch_end(self, trainer: Training) -> None:
+        """Print the metrics of the last epoch."""
+        row = trainer.history[-1]
+        numbers = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if key.startswith(("train_", "val_")))
+        print(f"epoch {row['epoch']}/{trainer.max_epochs}: {numbers}, {row['seconds']:.2f} s", flush=True)
+
+
+def choose_data(wanted: str, batch_size: int | None, report: Callable[[str], None]) -> tuple[str, ImageData]:
+    """Return the name of a data set and the data, saying in one line which and why."""
+    if wanted == "digits":
+        report("data: the digits of scikit-learn, as asked for")
+        return wanted, Digits(batch_size or BATCH_SIZES["digits"])
+    try:
+        data = FashionMNIST(batch_size or BATCH_SIZES["fashion-mnist"])
+    except DataNotFoundError:
+        if wanted != "auto":
+            raise
+        report("data: the digits of scikit-learn, because Fashion-MNIST is not on this machine and cannot be fetched")
+        return "digits", Digits(batch_size or BATCH_SIZES["digits"])
+    report(f"data: Fashion-MNIST, from {data.folder}")
+    return "fashion-mnist", data
+
+
+def gpus(backend: AnyBackend, device: str) -> int:
+    """Return how many GPUs to train on: 0 or 1."""
+    count = backend.num_gpus()
+    if device == "gpu" and not count:
+        raise UsageError(f"Expected a GPU that {backend.name} can use. Received none: use --device cpu")
+    return 0 if device == "cpu" else min(count, 1)
+
+
+def save_predictions(data: ImageData, X: np.ndarray, y: np.ndarray, logits: np.ndarray, path: Path) -> None:
+    """Draw a grid of images, each below its true label and the predicted one; the wrong ones in red."""
+    shown, guessed = len(logits), logits.argmax(axis=1)
+    names = [f"{data.class_names[t]}\n{data.class_names[g]}" for t, g in zip(y[:shown], guessed, strict=True)]
+    axes = data.visualize((X[:shown], y[:shown]), nrows=3, ncols=8, labels=names)
+    for axis, right in zip(axes, guessed == y[:shown], strict=True):
+        axis.title.set_color("black" if right else "red")
+    axes[0].figure.suptitle("true label above, predicted label below; red: wrong", fontsize="small")
+    with replacing(path) as temporary:
+        axes[0].figure.savefig(temporary, dpi=150)

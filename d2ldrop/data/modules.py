@@ -1,0 +1,229 @@
+"""Data sets in memory, shuffled by sample, with loaders that yield the arrays of a framework."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from d2ldrop.backend import AnyBackend, Array, backend_of, get_backend
+from d2ldrop.errors import ArgumentError, DataError, UsageError
+from d2ldrop.hyperparameters import HyperParameters
+from d2ldrop.plots.pictures import fitting, grey_images, show_images
+
+
+class BatchLoader:
+    """Iterate over arrays of equal length in batches; `len()` counts the batches.
+
+    With `shuffle`, each pass goes through the samples (not the batches) in a new order.
+    """
+
+    def __init__(self, arrays: tuple[np.ndarray, ...], batch_size: int, shuffle: bool, backend: AnyBackend):
+        self.arrays, self.batch_size, self.shuffle, self.backend = arrays, batch_size, shuffle, backend
+        self.rng = np.random.default_rng()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.arrays[0]) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Array, ...]]:
+        count = len(self.arrays[0])
+        order = self.rng.permutation(count) if self.shuffle else np.arange(count)
+        for start in range(0, count, self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            *inputs, labels = (array[chosen] for array in self.arrays)
+            yield (*(self.backend.array(as_floats(X)) for X in inputs), self.backend.array(labels))
+
+
+def as_floats(X: np.ndarray) -> np.ndarray:
+    """Return pixels, uint8, as float32 in [0, 1], and arrays of other types as they are."""
+    return np.divide(X, 255, dtype=np.float32) if X.dtype == np.uint8 else X
+
+
+class DataModule(HyperParameters):
+    """Base of data sets: subclasses define `get_dataloader`.
+
+    Parameters
+    ----------
+    root
+        The folder of the data set's files, if it has any.
+    num_workers
+        For compatibility with the book; without effect, as everything is in memory.
+    """
+
+    backend_name = "numpy"
+    """Which framework's arrays the loaders yield."""
+
+    batch_size: int = 64
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, num_workers: int = 0):
+        self.save_hyperparameters()
+
+    @property
+    def backend(self) -> AnyBackend:
+        """The backend named by `backend_name`."""
+        return get_backend(self.backend_name)
+
+    def get_dataloader(self, train: bool) -> Any:
+        """Return an iterable of batches, with a length: the training samples, or those to validate on."""
+        raise UsageError(f"Expected {type(self).__name__} to define get_dataloader(train). It does not.")
+
+    def train_dataloader(self) -> Any:
+        """Return the loader of the training samples."""
+        return self.get_dataloader(train=True)
+
+    def val_dataloader(self) -> Any:
+        """Return the loader of the samples to validate on."""
+        return self.get_dataloader(train=False)
+
+    def get_tensorloader(self, tensors: Sequence[Array], train: bool, indices: slice = slice(0, None)) -> BatchLoader:
+        """Return a loader over some of the samples of given arrays, shuffled if `train`.
+
+        Parameters
+        ----------
+        tensors
+            Arrays of any framework, of equal length, inputs first.
+        train
+            Whether to shuffle.
+        indices
+            Which samples.
+        """
+        arrays = tuple(backend_of(tensor).numpy(tensor)[indices] for tensor in tensors)
+        return BatchLoader(arrays, self.batch_size, shuffle=train, backend=self.backend)
+
+
+class Split(NamedTuple):
+    """The samples of one part of a data set, on the host."""
+
+    X: np.ndarray  # (N, ...): uint8 for pixels, or floating
+    y: np.ndarray  # (N,): integers
+
+
+class ArrayData(DataModule):
+    """A data set in memory: your own arrays, or the base of the built-in ones.
+
+    Parameters
+    ----------
+    X, y
+        Training samples (N, ...) and labels (N,), arrays of any framework. Integers in `y` count from 0. An `X` of
+        uint8 is taken as pixels, which the model gets as float32 in [0, 1]; float64 becomes float32.
+    X_val, y_val
+        Samples to validate on. Without them, the last fifth of the training samples is set aside.
+    batch_size
+        The number of samples in a batch.
+    class_names
+        Names of the labels, for pictures; by default their numbers.
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit together, there are no samples, or labels are not integers from 0 on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> data = ArrayData(np.zeros((10, 3)), np.arange(10) % 2, batch_size=4)
+    >>> [tuple(X.shape) for X, y in data.train_dataloader()]
+    [(4, 3), (4, 3)]
+    """
+
+    def __init__(
+        self,
+        X: Array,
+        y: Array,
+        X_val: Array | None = None,
+        y_val: Array | None = None,
+        batch_size: int = 64,
+        class_names: Sequence[str] | None = None,
+    ):
+        if (X_val is None) != (y_val is None):
+            raise DataError("Expected both X_val and y_val, or neither. Received only one.")
+        train = _checked(X, y)
+        if X_val is None:
+            cut = len(train.y) - max(1, len(train.y) // 5)
+            if cut == 0:
+                raise DataError("Expected at least 2 samples, to set one aside for validation. Received: 1")
+            train, val = Split(train.X[:cut], train.y[:cut]), Split(train.X[cut:], train.y[cut:])
+        else:
+            val = _checked(X_val, y_val)
+            if val.X.shape[1:] != train.X.shape[1:]:
+                raise DataError(f"Expected X_val of samples {train.X.shape[1:]}. Received: {val.X.shape[1:]}")
+        self._fill(train, val, batch_size, class_names)
+
+    def _fill(self, train: Split, val: Split, batch_size: int, class_names: Sequence[str] | None = None) -> None:
+        self.batch_size = positive("batch_size", batch_size)
+        self._splits = {True: train, False: val}
+        self.num_classes = int(max(train.y.max(), val.y.max())) + 1
+        self.class_names = list(class_names) if class_names is not None else [str(k) for k in range(self.num_classes)]
+        if len(self.class_names) < self.num_classes:
+            raise DataError(f"Expected {self.num_classes} class names. Received: {len(self.class_names)}")
+
+    def split(self, train: bool, channels_last: bool = False) -> Split:
+        """Return the training or validation samples as they are in memory.
+
+        Parameters
+        ----------
+        train
+            Which of the two.
+        channels_last
+            Whether images are (N, H, W, C), as opposed to (N, C, H, W); without effect on other data.
+        """
+        return self._splits[train]
+
+    def get_dataloader(self, train: bool) -> BatchLoader:
+        """Return a loader that yields `(X, y)`, reshuffled at every pass if `train`."""
+        X, y = self.split(train, self.backend.channels_last)
+        arrays = (X, y.astype(self.backend.label_dtype))
+        return BatchLoader(arrays, self.batch_size, shuffle=train, backend=self.backend)
+
+    def text_labels(self, indices: Any) -> list[str]:
+        """Return the names of labels, given as integers or arrays of them."""
+        return [self.class_names[int(index)] for index in indices]
+
+
+class ImageData(ArrayData):
+    """A data set of grey images, uint8 or floating, stored as (N, H, W)."""
+
+    def split(self, train: bool, channels_last: bool = False) -> Split:
+        """Return images (N, 1, H, W) or, with channels last, (N, H, W, 1), and labels (N,)."""
+        X, y = self._splits[train]
+        return Split(X[..., np.newaxis] if channels_last else X[:, np.newaxis], y)
+
+    def visualize(
+        self, batch: tuple[Array, Array], nrows: int = 1, ncols: int = 8, labels: Sequence[str] | None = None
+    ) -> Any:
+        """Draw the first images of a batch with their labels; `labels` overrides the names.
+
+        The grid is as wide as a notebook's page at most. Returns the matplotlib axes, as `show_images` does.
+        """
+        X, y = batch
+        names = list(labels) if labels else self.text_labels(y)
+        return show_images(grey_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
+
+
+def _checked(X: Array, y: Array) -> Split:
+    """Return a user's arrays on the host, checked to be samples and their labels."""
+    X, y = (backend_of(array).numpy(array) if hasattr(array, "shape") else np.asarray(array) for array in (X, y))
+    if X.dtype.kind not in "fiub":
+        raise DataError(f"Expected X to hold numbers. Received: {X.dtype}")
+    if X.dtype != np.uint8:
+        X = X.astype(np.float32)
+    if X.ndim < 2 or y.ndim != 1:
+        raise DataError(f"Expected X of shape (N, ...) and y of shape (N,). Received: {X.shape} and {y.shape}")
+    if y.dtype.kind not in "iu" or (y.size and y.min() < 0):
+        raise DataError(f"Expected y to hold integers from 0 on. Received: {y.dtype}, {y[:5]} ...")
+    return same_length(Split(X, y.astype(np.int64)))
+
+
+def same_length(split: Split) -> Split:
+    """Return the samples and labels, if there are as many of one as of the other, and at least one."""
+    if len(split.X) != len(split.y) or not len(split.y):
+        raise DataError(f"Expected as many samples as labels, at least 1. Received: {len(split.X)}, {len(split.y)}")
+    return split
+
+
+def positive(name: str, value: int) -> int:
+    """Return a positive integer that the argument `name` was given."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ArgumentError(f"Expected {name} to be a positive integer. Received: {value!r}")
+    return int(value)

@@ -1,0 +1,78 @@
+"""Devices, randomness, and the array functions in which the book's shared cells are written."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax import numpy as jnp
+
+from d2ldrop.jax.keys import get_key
+
+# Devices
+
+
+def cpu() -> jax.Device:
+    """Return the CPU."""
+    return jax.devices("cpu")[0]
+
+
+def gpu(i: int = 0) -> jax.Device:
+    """Return the GPU number `i`, which must be there."""
+    return jax.devices("gpu")[i]
+
+
+def num_gpus() -> int:
+    """Return the number of GPUs that JAX can use."""
+    return sum(device.platform == "gpu" for device in jax.devices())
+
+
+# Randomness; `seed` is in d2ldrop.jax.keys
+
+
+def rand(*shape: int) -> Array:
+    """Draw uniformly from [0, 1)."""
+    return jax.random.uniform(get_key(), shape)
+
+
+def randn(*shape: int) -> Array:
+    """Draw from the standard normal distribution."""
+    return jax.random.normal(get_key(), shape)
+
+
+def normal(mean: float, std: float, shape: tuple[int, ...]) -> Array:
+    """Draw from a normal distribution."""
+    return mean + std * jax.random.normal(get_key(), shape)
+
+
+# Arrays
+
+float32, float64, int32, int64 = jnp.float32, jnp.float64, jnp.int32, jnp.int64
+arange, linspace, meshgrid, tensor = jnp.arange, jnp.linspace, jnp.meshgrid, jnp.array
+zeros, ones, eye, zeros_like, ones_like = jnp.zeros, jnp.ones, jnp.eye, jnp.zeros_like, jnp.ones_like
+exp, log, abs, sin, cos, sinh, cosh, tanh = (
+    jnp.exp, jnp.log, jnp.abs, jnp.sin, jnp.cos, jnp.sinh, jnp.cosh, jnp.tanh,
+)  # fmt: skip
+matmul, batch_matmul, concat, stack, sigmoid = jnp.matmul, jnp.matmul, jnp.concatenate, jnp.stack, jax.nn.sigmoid
+reshape, transpose, expand_dims, repeat = jnp.reshape, jnp.transpose, jnp.expand_dims, jnp.repeat
+reduce_sum, reduce_mean, argmax, size, to = jnp.sum, jnp.mean, jnp.argmax, jnp.size, jax.device_put
+
+
+def is_array(X: Any) -> bool:
+    """Return True if `X` is an array of JAX; what `jax.jit` and the like trace counts as one."""
+    return isinstance(X, Array)
+
+
+def array(X: Any, device: jax.Device | None = None) -> Array:
+    """Copy an array of the host, or of JAX, to the device; 64 bits become 32 unless JAX is configured to keep them."""
+    return jax.device_put(X if isinstance(X, Array) else np.asarray(X), device)
+
+
+def numpy(X: Array) -> np.ndarray:
+    """Return an array's values on the host; bfloat16, which NumPy lacks, becomes float32."""
+    return np.array(X, np.float32 if X.dtype == jnp.bfloat16 else None)
+
+
+def astype(X: Array, dtype: Any) -> Array:
+    """Convert the elements to another type."""
+    return X.astype(dtype)

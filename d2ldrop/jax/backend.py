@@ -1,0 +1,167 @@
+"""How shared code drives JAX: arrays, training, weights, and the function edition."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jax import Array
+from jax import numpy as jnp
+
+from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
+from d2ldrop.errors import UsageError
+from d2ldrop.jax import arrays, keys, lesson, steps
+from d2ldrop.jax.functional import Net
+from d2ldrop.jax.lesson import Module
+from d2ldrop.jax.modules import COLLECTIONS, create, named
+from d2ldrop.jax.steps import Batch, State, floats, steps_of, up_to_date
+from d2ldrop.randomness import shared_generator
+
+
+class JaxBackend(Backend[Module, Array, jax.Device]):
+    """JAX with Flax and Optax: an epoch is one compiled loop.
+
+    A model keeps its variables as `model.learned`. A step takes them from there, and puts the new ones there.
+    """
+
+    name = "jax"
+    channels_last = True
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+
+    cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
+    is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
+    seed, dropout_layer = staticmethod(keys.seed), staticmethod(lesson.dropout_layer)
+
+    def place(self, values: Iterable[Any], device: jax.Device) -> tuple[Array, ...]:
+        """Copy several arrays to the device."""
+        return tuple(arrays.array(X, device) for X in values)
+
+    # Models
+
+    def build(
+        self, model: Module, inputs: Sequence[Any], device: jax.Device, seed: Any = None, draw: Draw | None = None
+    ) -> bool:
+        """Put the variables on the device, and create them if there are none."""
+        if seed is not None:
+            keys.seed(seed)
+        new = model.learned is None
+        if new:
+            create(model, floats(inputs), keys.get_key())
+        model.learned = jax.device_put(model.learned, device)
+        if new and draw is not None:
+            own = self.parameters(model).items()
+            self.assign(model, draw({name: value.shape[:: -1 if turned else 1] for name, (value, turned) in own}))
+        return new
+
+    def parameters(self, model: Module) -> dict[str, Parameter]:
+        """Return parameters and batch statistics under Flax's names, but lin1, ... for the fully connected layers."""
+        return {name: Parameter(value, transposed) for name, _, value, transposed in named(model)}
+
+    def assign(self, model: Module, weights: Mapping[str, np.ndarray]) -> None:
+        """Let the model have other variables; a training that goes on continues from them."""
+        flat = {
+            path: jax.device_put(jnp.array(weights[name].T if transposed else weights[name], value.dtype), value.device)
+            for name, path, value, transposed in named(model)
+        }
+        variables = traverse_util.unflatten_dict(flat)
+        model.learned = {name: variables.get(name, {}) for name in COLLECTIONS}
+
+    def predict(self, model: Module, X: Array) -> Array:
+        """Return the outputs of the model, without dropout and gradients."""
+        model.training = False
+        return model(*floats([X]))
+
+    # Training
+
+    def init_state(self, model: Module, seed: int | None) -> State:
+        """Put together the optimiser, its memory, and the key from which dropout's keys are made."""
+        optim, compiled = model.configure_optimizers(), steps_of(model)
+        key = keys.get_key() if seed is None else jax.random.PRNGKey(seed)
+        state = State.create(apply_fn=model.apply, tx=optim, dropout_rng=key, steps=compiled, **model.learned)
+        device = next((leaf.device for leaf in jax.tree.leaves(model.learned)), None)
+        state = jax.device_put(state.replace(step=jnp.int32(0)), device)
+        compiled.shared = state.variables
+        return state
+
+    def train_step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
+        """Take one step of the optimiser."""
+        state.steps.model.training = True
+        state, metrics = state.steps.step(up_to_date(state), batch, clip, shared_generator())
+        return up_to_date(state), metrics
+
+    def train_epoch(
+        self, state: State, data: Batch, order: np.ndarray, batch_size: int, clip: float
+    ) -> tuple[State, Numbers]:
+        """Take a step for each `batch_size` entries of `order`, in one compiled loop; a last, shorter one by itself."""
+        state.steps.model.training = True
+        state, generator, parts = up_to_date(state), shared_generator(), []
+        whole = len(order) // batch_size * batch_size
+        for part, size in ((order[:whole], batch_size), (order[whole:], len(order) - whole)):
+            if len(part):
+                rows = jax.device_put(part.reshape(-1, size).astype(np.int32), data[0].device)
+                state, metrics = state.steps.epoch(state, data, rows, clip, generator)
+                parts.append(metrics)
+        return up_to_date(state), _fetched(parts)
+
+    def eval_step(self, model: Module, batch: Batch) -> Metrics:
+        """Return the metrics of one batch, without dropout and gradients."""
+        model.training = False
+        metrics: Metrics = steps_of(model).evaluate(model.learned, batch)
+        return metrics
+
+    def eval_epoch(self, model: Module, data: Batch, batch_size: int) -> Numbers:
+        """Return the metrics of each `batch_size` samples, without dropout and gradients."""
+        model.training = False
+        evaluate, count = steps_of(model).evaluate_part, len(data[-1])
+        starts = range(0, count, batch_size)
+        return _fetched([evaluate(model.learned, data, i, min(batch_size, count - i)) for i in starts])
+
+    def clip_gradients(self, grad_clip_val: float, model: Any) -> Any:
+        """Return gradients, given in place of the model, scaled to a common norm of at most `grad_clip_val`."""
+        return steps.clip_gradients(grad_clip_val, model)
+
+    def finish_epoch(self, model: Module, state: State) -> None:
+        """Let the model have the state's variables, if a reader's own `fit_epoch` took the steps."""
+        up_to_date(state)
+
+    # The function edition
+
+    def outputs(self, net: Any, X: Array) -> Array:
+        """Return the outputs of a net or function for a batch, without dropout."""
+        Y: Array = net(X)
+        return Y
+
+    def learn(self, net: Any, X: Array, y: Array, loss: Any, updater: Any) -> tuple[Array, Array]:
+        """Take a step with a new key for the masks; return the sum of the losses, and the outputs, under dropout.
+
+        An updater that is no optimiser of Optax is called with the batch size and the gradients.
+        """
+        if not isinstance(net, Net):
+            raise UsageError(f"Expected a net of the kind Net(function, params). Received: {net!r}")
+        key = keys.get_key()
+
+        def objective(params: Any) -> tuple[Array, Array]:
+            y_hat = net.function(params, X, key)
+            return self.total_loss(loss, y_hat, y), y_hat
+
+        (total, y_hat), grads = jax.value_and_grad(objective, has_aux=True)(net.params)
+        if hasattr(updater, "update"):
+            net.update(updater, jax.tree.map(lambda grad: grad / len(y), grads))
+        else:  # divides by the batch size itself
+            updater(len(y), grads)
+        return total, y_hat
+
+    def num_correct(self, y_hat: Array, y: Array) -> Array:
+        """Return how many of the predictions are right, on the device."""
+        return ((y_hat.argmax(axis=1) if y_hat.ndim > 1 else y_hat) == y).sum()
+
+
+def _fetched(parts: Sequence[Metrics]) -> Numbers:
+    """Return metrics, scalars or vectors, as lists of numbers: the host waits for the device once."""
+    host = jax.device_get(parts)
+    names = host[0] if host else ()
+    return {name: np.concatenate([np.atleast_1d(part[name]) for part in host]).tolist() for name in names}
+
+
+backend = JaxBackend()

@@ -1,0 +1,199 @@
+"""The chapter in JAX, with Flax and Optax.
+
+A model of Flax is only a description. What training changes (the parameters, the optimiser's memory, the key of the
+dropout masks) is in a `state` beside it, and each step returns a new one.
+"""
+
+from functools import cache
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from flax.training.train_state import TrainState
+from jax import Array
+from jax import numpy as jnp
+
+from d2ldrop.errors import UsageError
+from d2ldrop.hyperparameters import HyperParameters
+from d2ldrop.jax.masks import draw_mask, masked, real_floats
+from d2ldrop.jax.modules import FlaxClassifier, FlaxModule, outputs
+from d2ldrop.randomness import odds
+
+sgd = cache(optax.sgd)  # steps are compiled for one optimiser: the same learning rate has the same optimiser
+
+# Dropout
+
+
+def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
+    """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
+
+    The same as `d2ldrop.dropout_layer`, for arrays of JAX.
+
+    Parameters
+    ----------
+    X
+        Any shape, dtype and device; integers are promoted to the default float.
+    dropout
+        The probability p of dropping an element, a real number in [0, 1].
+    key
+        Decides which elements are dropped: the same key, the same mask. By default a new one at each call: in a Flax
+        module from the module's stream `dropout`, elsewhere from `get_key`.
+
+    Returns
+    -------
+    Array
+        Same shape, dtype and device as `X`.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `X` is not real, or `dropout` is not a real number in [0, 1].
+    UsageError
+        If `key` is missing where JAX traces outside of a module: compiled code would have one constant mask.
+    """
+    X, p = real_floats(X), odds(dropout)
+    if p.threshold == 0:
+        return X
+    mask = draw_mask(X, p, key)  # keeps with probability 1 - p
+    return masked(X, mask, p.scale)  # X / (1 - p) where it is kept, else 0
+
+
+# Models
+
+
+class Module(FlaxModule):
+    """Base of models: a module of Flax that a trainer can train.
+
+    Subclasses declare hyperparameters as fields, and define `loss`, `configure_optimizers()` and the network: by
+    `setup` and `forward(X)`, or as `self.net`, or in a compact `__call__`.
+    """
+
+    backend_name = "jax"
+
+    def __call__(self, *inputs: Array) -> Array:
+        """Return the outputs for inputs (N, ...)."""
+        return self.forward(*inputs)
+
+    def forward(self, X: Array) -> Array:
+        """Return the outputs of the network for inputs (N, ...)."""
+        return self.net(X)
+
+    def loss(self, *args: Any) -> Any:
+        """Return the loss of outputs, given (params, X, y, state): a scalar, or (scalar, dictionary)."""
+        raise UsageError(f"Expected {type(self).__name__} to define loss(params, X, y, state). It does not.")
+
+
+class Classifier(Module, FlaxClassifier):
+    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+
+    def loss(
+        self, params: Any, X: tuple[Array, ...], Y: Array, state: TrainState, averaged: bool = True
+    ) -> tuple[Array, dict[str, Any]]:
+        """Return the cross-entropy of logits with labels (N,), its mean or per sample, and a dictionary of the rest.
+
+        X is a tuple of inputs (N, ...); `state` holds how to apply the model, batch statistics, and the masks' key.
+        """
+        Y_hat, changed = outputs(params, X, state)
+        losses = optax.softmax_cross_entropy_with_integer_labels(Y_hat.reshape(-1, Y_hat.shape[-1]), Y.reshape(-1))
+        return (losses.mean() if averaged else losses), {"logits": Y_hat, **changed}
+
+    def accuracy(self, Y_hat: Array, Y: Array, averaged: bool = True) -> Array:
+        """Return the fraction of samples whose largest logit is at their label; 0 or 1 each if not `averaged`."""
+        hits = (Y_hat.reshape(-1, Y_hat.shape[-1]).argmax(axis=1) == Y.reshape(-1)).astype(jnp.float32)
+        return hits.mean() if averaged else hits
+
+    def configure_optimizers(self) -> optax.GradientTransformation:
+        """Return stochastic gradient descent with the learning rate `self.lr`."""
+        return sgd(self.lr)
+
+
+class SGD(HyperParameters):
+    """Stochastic gradient descent by hand, in the form of Optax, which adds to each parameter what `update` returns."""
+
+    def __init__(self, lr: float):
+        self.save_hyperparameters()
+
+    def init(self, params: Any) -> Any:
+        """Return the optimiser's memory: nothing."""
+        return optax.EmptyState()
+
+    def update(self, grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """Return the change of each parameter, minus `lr` times its gradient, and the memory."""
+        return jax.tree.map(lambda grad: -self.lr * grad, grads), state
+
+
+class SoftmaxRegression(Classifier):
+    """The linear baseline: one affine layer."""
+
+    num_outputs: int
+    lr: float
+    host_init = True
+
+    @nn.compact
+    def __call__(self, X: Array) -> Array:
+        """Return logits (N, num_outputs) for inputs (N, ...)."""
+        return nn.Dense(self.num_outputs)(X.reshape(X.shape[0], -1))
+
+
+class DropoutMLPScratch(Classifier):
+    """Two hidden layers, with `dropout_layer` after each activation while training.
+
+    Parameters
+    ----------
+    num_outputs, num_hiddens_1, num_hiddens_2
+        Widths of the layers.
+    dropout_1, dropout_2
+        Probabilities of dropping an activation.
+    lr
+        Learning rate.
+    training
+        Whether to drop anything; set by the trainer.
+    """
+
+    num_outputs: int
+    num_hiddens_1: int
+    num_hiddens_2: int
+    dropout_1: float
+    dropout_2: float
+    lr: float
+    training: bool = True
+    host_init = True
+
+    def setup(self) -> None:
+        """Name the layers; Flax calls it."""
+        self.lin1 = nn.Dense(self.num_hiddens_1)
+        self.lin2 = nn.Dense(self.num_hiddens_2)
+        self.lin3 = nn.Dense(self.num_outputs)
+
+    def forward(self, X: Array) -> Array:
+        """Return logits (N, num_outputs) for inputs (N, ...)."""
+        H1 = nn.relu(self.lin1(X.reshape(X.shape[0], -1)))
+        if self.training:
+            H1 = dropout_layer(H1, self.dropout_1)
+        H2 = nn.relu(self.lin2(H1))
+        if self.training:
+            H2 = dropout_layer(H2, self.dropout_2)
+        return self.lin3(H2)
+
+
+class DropoutMLP(Classifier):
+    """The same network from Flax's own layers; parameters as in `DropoutMLPScratch`."""
+
+    num_outputs: int
+    num_hiddens_1: int
+    num_hiddens_2: int
+    dropout_1: float
+    dropout_2: float
+    lr: float
+    training: bool = True
+    host_init = True
+
+    @nn.compact
+    def __call__(self, X: Array) -> Array:
+        """Return logits (N, num_outputs) for inputs (N, ...)."""
+        X = X.reshape(X.shape[0], -1)
+        for width, dropout in ((self.num_hiddens_1, self.dropout_1), (self.num_hiddens_2, self.dropout_2)):
+            X = nn.relu(nn.Dense(width)(X))
+            X = nn.Dropout(dropout, deterministic=not self.training)(X)
+        return nn.Dense(self.num_outputs)(X)

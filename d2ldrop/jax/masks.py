@@ -1,0 +1,125 @@
+"""Dropout masks: which elements are kept, drawn from few random bits, and their application.
+
+In the plain form a mask is `jax.random.uniform(key, X.shape) >= p`, and it is applied as
+`jnp.where(mask, X / (1 - p), 0)`. What is here gives the same in less time on a CPU, where JAX goes over the memory
+after every four rounds of its generator, and spends a word of 32 bits on each element.
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array, lax
+from jax import numpy as jnp
+from jax.experimental import io_callback
+
+from d2ldrop.errors import ArgumentTypeError, UsageError
+from d2ldrop.jax.keys import is_traced, module_key, random_words
+from d2ldrop.randomness import Odds, lanes, shared_generator
+
+_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+
+
+def real_floats(X: Any) -> Array:
+    """Return an array of real numbers as floats of JAX: integers are promoted to the default float.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If there is anything else in it.
+    """
+    X = X if isinstance(X, Array) else np.asarray(X)
+    if jnp.issubdtype(X.dtype, jnp.floating):
+        return jnp.asarray(X)
+    if not jnp.issubdtype(X.dtype, jnp.integer) and X.dtype != bool:
+        raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
+    return jnp.asarray(X, jnp.zeros(()).dtype)
+
+
+def draw_mask(X: Array, p: Odds, key: Array | None = None) -> Array:
+    """Draw a boolean for each element of X: True, which keeps it, with probability 1 - p.
+
+    Without a key, there is a new one from the stream `dropout` of the Flax module that runs, or else from `get_key`.
+
+    Raises
+    ------
+    UsageError
+        If `key` is missing where JAX traces outside of a module: the compiled code would have one constant mask.
+    """
+    if (rng := shared_generator()) is not None:
+        drawn = jax.ShapeDtypeStruct(X.shape, f"uint{max(p.bits, 8)}")
+        lane = io_callback(partial(lanes, X.shape, rng, p.bits), drawn, ordered=True)
+        return lane.astype(jnp.int32) >= p.threshold
+    key = module_key("dropout") if key is None else key
+    if key is None and is_traced(X):
+        raise UsageError(
+            "Expected a key for dropout_layer, because JAX traces this code and would compile one mask into it. Call "
+            "dropout_layer(X, dropout, key=key) with a key among the arguments of the traced function."
+        )
+    return random_mask(X.shape, random_words() if key is None else key, p.threshold << 16 - p.bits)
+
+
+@partial(jax.jit, static_argnums=0)
+def random_mask(shape: tuple[int, ...], key: Array, threshold: int) -> Array:
+    """Draw a lane of 16 bits for each element; return True where it is not below the threshold.
+
+    Threefry makes four lanes from the key and a counter 0, 1, 2, ... The four answers are packed into one word, a byte
+    each, so that XLA makes a single loop over the counters which computes nothing twice. This loop is divided into two
+    halves by `lax.map`, because XLA would otherwise repeat it in every operation that uses the mask.
+    """
+    count = math.prod(shape)
+    half = -(-count // 8)  # counters in each half, of four lanes each
+    data = jax.random.key_data(key)
+
+    def packed(start: Array) -> Array:
+        counter = lax.iota(jnp.uint32, half) + start
+        keep = [lane >= threshold for lane in split_lanes(*threefry_2x32(data, jnp.zeros_like(counter), counter))]
+        return sum((jnp.uint32(1 << 8 * i) * kept for i, kept in enumerate(keep)), jnp.uint32(0))
+
+    words = lax.map(packed, np.array([0, half], np.uint32))
+    return lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:count].reshape(shape) != 0
+
+
+def threefry_2x32(key: Any, x0: Any, x1: Any) -> tuple[Any, Any]:
+    """Return the two random words, uint32, that Threefry-2x32 with 20 rounds makes from a counter of two words.
+
+    It is JAX's own generator: `jax.extend.random.threefry_2x32` returns the same.
+
+    Parameters
+    ----------
+    key
+        Two words, uint32.
+    x0, x1
+        The words of the counter: uint32 arrays of one shape, of JAX or NumPy.
+
+    Notes
+    -----
+    A round is x0 += x1, then x1 = rotate(x1) ^ x0. Before the first round and after every fourth, the number k = 0, 1,
+    ... of this injection and the next two words of the key schedule (k0, k1, k0 ^ k1 ^ a constant) are added.
+
+    Source: Salmon, Moraes, Dror and Shaw, Parallel random numbers: as easy as 1, 2, 3, SC (2011).
+    """
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    x0, x1 = x0 + schedule[0], x1 + schedule[1]
+    for i in range(20):
+        left = _ROTATIONS[i % 8]
+        x0 = x0 + x1
+        x1 = (x1 << left | x1 >> 32 - left) ^ x0
+        if i % 4 == 3:
+            k = i // 4 + 1
+            x0, x1 = x0 + schedule[k % 3], x1 + schedule[(k + 1) % 3] + np.uint32(k)
+    return x0, x1
+
+
+def split_lanes(x0: Array, x1: Array) -> tuple[Array, ...]:
+    """Return the four lanes of 16 bits in two words, lowest bits first."""
+    return x0 & 0xFFFF, x0 >> 16, x1 & 0xFFFF, x1 >> 16
+
+
+@jax.jit
+def masked(X: Array, mask: Array, scale: float) -> Array:
+    """Multiply what the mask keeps by `scale`, and set the rest to 0; the gradient is the same mask times `scale`."""
+    factor = jnp.minimum(scale, jnp.finfo(X.dtype).max)  # float16 ends before 65536, the largest scale
+    return jnp.where(mask, X * factor, 0)  # the product X * mask * factor would make nan of a dropped inf

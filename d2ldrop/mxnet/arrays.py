@@ -1,0 +1,95 @@
+"""The import of MXNet; devices, randomness, and the array functions in which the book's shared cells are written.
+
+`np` is MXNet's NumPy-like module, as in the book, and `onp` is NumPy, on the host.
+"""
+
+import warnings
+from typing import Any
+from unittest.mock import patch
+
+import numpy as onp  # noqa: ICN001 - see above
+
+from d2ldrop.errors import ArgumentTypeError
+
+# The package's __init__ imports this module before any other that needs MXNet.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # about what has been deprecated since MXNet 1.9.1, its last release
+    with patch.object(onp, "bool", bool, create=True):  # read while MXNet is imported; NumPy 1.24 removed it
+        import mxnet as mx
+        from mxnet import np, npx
+
+# From here on, in this thread, arrays may have shape () or no elements, and gluon's layers take and return `np` arrays.
+# It changes how all MXNet code in the thread behaves, and the book's readers call it at the top of their notebooks.
+npx.set_np()
+
+# Devices
+
+
+def cpu() -> mx.Context:
+    """Return the CPU."""
+    return mx.cpu()
+
+
+def gpu(i: int = 0) -> mx.Context:
+    """Return the GPU number `i`, without checking that there is one."""
+    return mx.gpu(i)
+
+
+def num_gpus() -> int:
+    """Return the number of GPUs that MXNet can use."""
+    return int(mx.context.num_gpus())
+
+
+# Randomness
+
+host_generator = onp.random.Generator(onp.random.SFC64())
+"""The generator of the dropout masks of arrays on a CPU, five times as fast as MXNet's own."""
+
+
+def seed(seed: int) -> None:
+    """Seed MXNet's generators, on all devices, and that of the masks on a CPU."""
+    mx.random.seed(seed)
+    host_generator.bit_generator.state = onp.random.SFC64(seed).state
+
+
+rand, randn, normal = np.random.rand, np.random.randn, np.random.normal
+
+# Arrays
+
+float32, float64, int32, int64 = np.float32, np.float64, np.int32, np.int64
+arange, linspace, meshgrid, tensor = np.arange, np.linspace, np.meshgrid, np.array
+zeros, ones, eye, zeros_like, ones_like = np.zeros, np.ones, np.eye, np.zeros_like, np.ones_like
+exp, log, abs, sin, cos, sinh, cosh, tanh = np.exp, np.log, np.abs, np.sin, np.cos, np.sinh, np.cosh, np.tanh
+matmul, batch_matmul, concat, stack, sigmoid = np.matmul, npx.batch_dot, np.concatenate, np.stack, npx.sigmoid
+reshape, transpose, expand_dims, repeat = np.reshape, np.transpose, np.expand_dims, np.repeat
+reduce_sum, reduce_mean, argmax = np.sum, np.mean, np.argmax
+numpy, to, astype = np.ndarray.asnumpy, np.ndarray.as_in_ctx, np.ndarray.astype
+
+# MXNet lacks some dtypes; the nearest that holds most of their values takes their place.
+_REPLACED = {"int16": "int32", "uint16": "int32", "uint32": "int64", "uint64": "int64", "float128": "float64"}
+
+
+def is_array(X: Any) -> bool:
+    """Return True if `X` is an array of MXNet, or a symbol that stands for one while a block is hybridized."""
+    return isinstance(X, (mx.nd.NDArray, mx.sym.Symbol))
+
+
+def array(X: Any, device: mx.Context | None = None) -> np.ndarray:
+    """Copy an array of the host, or of MXNet, to the device; dtypes that MXNet lacks are replaced by others.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If there are no real numbers in it.
+    """
+    if isinstance(X, mx.nd.NDArray):
+        return X.as_np_ndarray().as_in_ctx(device or X.ctx)
+    X = onp.asarray(X)
+    if X.dtype.kind not in "fiub":
+        raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
+    return np.array(X, dtype=_REPLACED.get(X.dtype.name, X.dtype.name), ctx=device)
+
+
+def size(X: np.ndarray) -> int:
+    """Return the number of elements."""
+    return int(X.size)

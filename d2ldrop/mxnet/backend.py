@@ -1,0 +1,183 @@
+"""How MXNet does what shared code asks of a framework: models, steps and epochs, and the names of its weights."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mxnet as mx
+import numpy as onp  # noqa: ICN001 - as in the book, `np` is MXNet's
+from mxnet import autograd, np, npx
+from mxnet.gluon import nn
+
+from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
+from d2ldrop.mxnet import arrays, lesson
+from d2ldrop.mxnet.lesson import Module
+from d2ldrop.training.module import recorded
+
+
+@dataclass
+class State:
+    """What training carries from step to step; MXNet changes it in place."""
+
+    model: Module
+    optim: Any
+
+
+class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
+    """MXNet, in its NumPy-like dialect, on the CPU and on GPUs."""
+
+    name = "mxnet"
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    label_dtype = onp.int32
+    stores_bytes = False  # converting each batch from bytes would take MXNet a tenth of a step
+
+    cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
+    is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
+    seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
+
+    def place(self, values: Iterable[Any], device: mx.Context) -> tuple[np.ndarray, ...]:
+        """Copy several arrays to the device."""
+        return tuple(arrays.array(X, device) for X in values)
+
+    # Models
+
+    def build(
+        self, model: Module, inputs: Sequence[Any], device: mx.Context, seed: Any = None, draw: Draw | None = None
+    ) -> bool:
+        """Put the model on the device, and create deferred parameters; return True if there were any."""
+        npx.set_np()  # it holds for a thread, and this may be another one than at import
+        if seed is not None:
+            arrays.seed(seed)
+        params = list(model.collect_params().values())
+        new = any(param._data is None for param in params)
+        for param in params:
+            if param._data is None and not param._deferred_init:  # `initialize` was not called
+                param.initialize(ctx=device)
+            elif param.list_ctx() != [device]:
+                param.reset_ctx(device)
+        if new:
+            with autograd.pause():
+                model(*map(_as_floats, self.place(inputs, device)))
+            if draw is not None:
+                self.assign(model, draw({name: value.shape for name, (value, _) in self.parameters(model).items()}))
+        return new
+
+    def parameters(self, model: nn.Block) -> dict[str, Parameter]:
+        """Return all parameters by name; other than for dense layers, the names are those of `save_parameters`."""
+        dense: list[nn.Block] = []
+        model.apply(lambda layer: dense.append(layer) if isinstance(layer, nn.Dense) else None)
+        renamed = {
+            param: f"lin{k}.{kind}"
+            for k, layer in enumerate(dense, start=1)
+            for kind, param in layer._reg_params.items()
+        }
+        named = model._collect_params_with_prefix().items()
+        return {renamed.get(param, name): Parameter(param.data()) for name, param in named}
+
+    def assign(self, model: Module, weights: Mapping[str, onp.ndarray]) -> None:
+        """Set parameters in place."""
+        parameters = self.parameters(model)
+        for name, value in weights.items():
+            own = parameters[name].value
+            own[:] = arrays.array(value, own.ctx).astype(own.dtype)
+
+    def predict(self, model: Module, X: np.ndarray) -> np.ndarray:
+        """Return the outputs of the model, without dropout and gradients."""
+        return self.outputs(model, _as_floats(X))
+
+    # Training
+
+    def init_state(self, model: Module, seed: int | None) -> State:
+        """Return the model with its optimiser; seed the generators that masks are drawn from."""
+        state = State(model, model.configure_optimizers())
+        if seed is not None:
+            arrays.seed(seed)
+        return state
+
+    def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
+        """Take one step of the optimiser."""
+        with autograd.record():  # recording gradients is also what turns dropout on
+            loss, metrics = recorded(state.model.training_step, _inputs(batch))
+        loss.backward()
+        if clip > 0:
+            self.clip_gradients(clip, state.model)
+        state.optim.step(1)  # a gluon Trainer divides gradients by this, but the loss is a mean already
+        return state, {key: value.detach() for key, value in metrics.items()}
+
+    def train_epoch(
+        self, state: State, data: tuple[np.ndarray, ...], order: onp.ndarray, batch_size: int, clip: float
+    ) -> tuple[State, Numbers]:
+        """Take a step for each `batch_size` entries of `order`.
+
+        Python only queues the work, which MXNet's engine does in other threads, and waits once, at the end.
+        """
+        steps, indices = [], arrays.array(order, data[0].ctx)
+        for start in range(0, len(order), batch_size):
+            chosen = indices[start : start + batch_size]
+            batch = tuple(np.take(samples, chosen, axis=0, mode="clip") for samples in data)
+            state, metrics = self.train_step(state, batch, clip)
+            steps.append(metrics)
+        return state, _fetched(steps)
+
+    def eval_step(self, model: Module, batch: tuple[np.ndarray, ...]) -> Metrics:
+        """Return the metrics of one batch, without dropout and gradients."""
+        with autograd.pause(train_mode=False):
+            return recorded(model.validation_step, _inputs(batch))[1]
+
+    def eval_epoch(self, model: Module, data: tuple[np.ndarray, ...], batch_size: int) -> Numbers:
+        """Return the metrics of each `batch_size` samples, without dropout and gradients."""
+        starts = range(0, len(data[-1]), batch_size)
+        return _fetched([self.eval_step(model, tuple(X[i : i + batch_size] for X in data)) for i in starts])
+
+    def clip_gradients(self, grad_clip_val: float, model: nn.Block) -> nn.Block:
+        """Scale the gradients in place, so that their common norm is at most `grad_clip_val`."""
+        grads = [param.grad() for param in model.collect_params().values() if param.grad_req != "null"]
+        factor = np.minimum(grad_clip_val / np.sqrt(sum((grad**2).sum() for grad in grads)), 1)
+        for grad in grads:
+            grad *= factor
+        return model
+
+    # The function edition
+
+    def outputs(self, net: Any, X: np.ndarray) -> np.ndarray:
+        """Return the outputs of a block or function for a batch, without dropout and gradients."""
+        with autograd.pause(train_mode=False):
+            return net(X)
+
+    def learn(self, net: Any, X: np.ndarray, y: np.ndarray, loss: Any, updater: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Take a step with dropout on; return the sum of the losses, and the outputs.
+
+        `updater` is a gluon Trainer, or a function of the batch size. While gradients are recorded,
+        `autograd.is_training()` is true, so that dropout is on in functions that ask for it, too.
+        """
+        with autograd.record():
+            y_hat = net(X)
+            total = self.total_loss(loss, y_hat, y)
+        total.backward()
+        step = updater.step if hasattr(updater, "step") else updater
+        step(len(y))
+        return total.detach(), y_hat.detach()
+
+    def num_correct(self, y_hat: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return how many predictions are right; `y_hat` is scores (N, K) or labels (N,)."""
+        labels = y_hat.argmax(axis=1) if y_hat.ndim > 1 else y_hat
+        return (labels.astype(y.dtype) == y).astype("float32").sum()
+
+
+def _as_floats(X: np.ndarray) -> np.ndarray:
+    """Return pixels, uint8, as float32 in [0, 1], and arrays of other types as they are."""
+    return X.astype("float32") / 255 if X.dtype == onp.uint8 else X
+
+
+def _inputs(batch: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Return a batch as the model takes it: pixels as floats, labels as they are."""
+    return (*map(_as_floats, batch[:-1]), batch[-1])
+
+
+def _fetched(steps: Sequence[Metrics]) -> Numbers:
+    """Return the metrics of several steps as lists of numbers; this waits for the device."""
+    stacked = {key: np.stack([metrics[key] for metrics in steps]) for key in steps[0]}
+    return {key: values.asnumpy().tolist() for key, values in stacked.items()}
+
+
+backend = MXNetBackend()

@@ -1,0 +1,205 @@
+"""The chapter's own figures: a network under dropout, and the mistakes of a trained one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from d2ldrop.backend import Array
+from d2ldrop.errors import ArgumentError, DataError
+from d2ldrop.plots.pictures import fitting, grey_images, plt, show_images, to_host
+
+RADIUS = 0.3
+"""Of the circles that stand for units, whose centres are 1 apart."""
+
+
+def draw_network(sizes: Sequence[int], masks: Sequence[Array] | None = None) -> np.ndarray:
+    """Draw a fully connected network and, beside it, the same network under dropout.
+
+    Parameters
+    ----------
+    sizes
+        The number of units in each layer, from the inputs, drawn at the bottom, to the outputs.
+    masks
+        For each hidden layer a vector, of any framework, that is zero where a unit is dropped, such as
+        `dropout_layer(ones, p)`. Dropped units are crossed out, and their connections are not drawn. Without masks,
+        there is only one panel.
+
+    Returns
+    -------
+    numpy.ndarray
+        The matplotlib axes of the panels, shape (1,) or (2,).
+
+    Raises
+    ------
+    ArgumentError
+        If `sizes` are not two or more positive integers, or `masks` do not fit the hidden layers.
+    """
+    sizes = _checked_sizes(sizes)
+    panels = {"without dropout": [np.ones(size, bool) for size in sizes]}
+    if masks is not None:
+        panels["with dropout"] = _kept(sizes, masks)
+    figsize = (0.9 + 3.8 * len(panels), 3.4)
+    _, grid = plt.subplots(1, len(panels), figsize=figsize, squeeze=False, sharey=True, layout="constrained")
+    for axes, (title, kept) in zip(grid[0], panels.items(), strict=True):
+        _draw_panel(axes, kept)
+        axes.set_title(title)
+    return np.asarray(grid[0])
+
+
+def show_confusion(y: Array, guesses: Array, names: Sequence[str] | None = None, shares: bool = False) -> Any:
+    """Draw the confusion matrix: how often samples of each class were assigned to each class.
+
+    Parameters
+    ----------
+    y, guesses
+        True and predicted labels (N,), integers from 0 on, as arrays of any framework.
+    names
+        The names of the classes; by default their numbers.
+    shares
+        Whether to write percentages of each true class instead of counts.
+
+    Returns
+    -------
+    matplotlib axes
+        With a row for each true class and a column for each predicted one.
+
+    Raises
+    ------
+    DataError
+        If the numbers of labels differ, or there are fewer names than classes.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    y, guesses = _labels(y), _labels(guesses)
+    if len(y) != len(guesses):
+        raise DataError(f"Expected as many guesses as labels. Received: {len(guesses)} and {len(y)}")
+    classes = max(y.max(), guesses.max()) + 1 if names is None else len(names)
+    names = _names(names, max(y.max(), guesses.max()) + 1)
+    counts = confusion_matrix(y, guesses, labels=range(classes))
+    values = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if shares else counts
+    _, axes = plt.subplots(figsize=(2.5 + 0.5 * classes, 1.5 + 0.45 * classes), layout="constrained")
+    # Most guesses are right, and on a linear scale all mistakes would look white: hence the square root.
+    colors = np.sqrt(values / values.max())
+    axes.imshow(colors, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        color = "white" if colors[row, column] > 0.6 else "black"
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize="small")
+    axes.set_xticks(range(classes), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(classes), names)
+    axes.set(xlabel="predicted", ylabel="true", title="percent of each true class" if shares else "numbers of samples")
+    return axes
+
+
+def show_mistakes(
+    images: Array,
+    y: Array,
+    probabilities: Array,
+    names: Sequence[str] | None = None,
+    num_rows: int = 2,
+    num_cols: int = 6,
+) -> np.ndarray:
+    """Draw the images that a network misclassifies with the highest confidence, in descending order.
+
+    The title of each is its true label and, below, the predicted one with its probability.
+
+    Parameters
+    ----------
+    images
+        Grey images (N, 1, H, W) or (N, H, W, 1), as an array of any framework.
+    y
+        True labels (N,).
+    probabilities
+        The softmax of the network's outputs, (N, K).
+    names
+        The names of the K classes; by default their numbers.
+    num_rows, num_cols
+        The grid; cells stay empty if there are fewer mistakes.
+
+    Returns
+    -------
+    numpy.ndarray
+        The matplotlib axes, shape (num_rows * num_cols,).
+
+    Raises
+    ------
+    DataError
+        If the shapes do not match, or the rows of `probabilities` are no probabilities.
+    """
+    y, probabilities, images = _labels(y), to_host(probabilities), grey_images(images)
+    if probabilities.ndim != 2 or not len(images) == len(y) == len(probabilities):
+        shapes = ", ".join(str(array.shape) for array in (images, y, probabilities))
+        raise DataError(f"Expected images (N, ...), labels (N,) and probabilities (N, K). Received: {shapes}")
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    if probabilities.min() < 0 or not np.allclose(sums, 1, atol=0.01):
+        raise DataError(f"Expected rows of probabilities, such as a softmax gives. Received: {probabilities[0]}")
+    names = _names(names, max(probabilities.shape[1], y.max() + 1))
+    guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != y)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][: num_rows * num_cols]
+    titles = [f"{names[y[i]]}\n{names[guesses[i]]} {confidence[i]:.1%}" for i in chosen]
+    return show_images(images[chosen], num_rows, num_cols, titles=titles, scale=fitting(num_cols))
+
+
+def _draw_panel(axes: Any, kept: Sequence[np.ndarray]) -> None:
+    """Draw the units of each layer, and the connections between those that are kept."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.patches import Circle
+
+    widest, last = max(map(len, kept)), len(kept) - 1
+    height = max(1.5, 0.7 * widest / last)  # the distance between layers
+    units = [[(k - (len(layer) - 1) / 2, height * i) for k in range(len(layer))] for i, layer in enumerate(kept)]
+    connections = [
+        (start, end)
+        for i in range(last)
+        for start, stays in zip(units[i], kept[i], strict=True)
+        for end, stays_too in zip(units[i + 1], kept[i + 1], strict=True)
+        if stays and stays_too
+    ]
+    axes.add_collection(LineCollection(connections, colors="0.55", linewidths=0.7, zorder=1))
+    crosses = []
+    for i, layer in enumerate(kept):
+        color = "C1" if i == 0 else "C2" if i == last else "C0"
+        for (x, y), stays in zip(units[i], layer, strict=True):
+            style = {"fc": color, "ec": "0.2"} if stays else {"fc": "white", "ec": "0.6", "ls": ":"}
+            axes.add_patch(Circle((x, y), RADIUS, zorder=2, **style))
+            if not stays:
+                arm = 0.7 * RADIUS
+                crosses += [((x - arm, y - s * arm), (x + arm, y + s * arm)) for s in (1, -1)]
+    axes.add_collection(LineCollection(crosses, colors="0.3", linewidths=1.2, zorder=3))
+    hidden = [f"hidden layer {i}" for i in range(1, last)] if last > 2 else ["hidden layer"][: last - 1]
+    axes.set_yticks([height * i for i in range(last + 1)], ["inputs", *hidden, "outputs"])
+    axes.set(xticks=[], xlim=(-widest / 2, widest / 2), ylim=(-0.5, height * last + 0.5), aspect="equal")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _checked_sizes(sizes: Sequence[int]) -> list[int]:
+    sizes = list(sizes)
+    integers = all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) for size in sizes)
+    if len(sizes) < 2 or not integers or min(sizes) < 1:
+        raise ArgumentError(f"Expected sizes to be two or more positive integers. Received: {sizes!r}")
+    return sizes
+
+
+def _kept(sizes: Sequence[int], masks: Sequence[Array]) -> list[np.ndarray]:
+    """Return for each layer which units are kept; of inputs and outputs, all."""
+    hidden = [to_host(mask) != 0 for mask in masks]
+    expected = [(size,) for size in sizes[1:-1]]
+    if (shapes := [mask.shape for mask in hidden]) != expected:
+        raise ArgumentError(f"Expected a mask for each hidden layer, of shapes {expected}. Received: {shapes}")
+    return [np.ones(sizes[0], bool), *hidden, np.ones(sizes[-1], bool)]
+
+
+def _labels(y: Array) -> np.ndarray:
+    labels = to_host(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size or labels.min() < 0:
+        received = f"{labels.dtype}, shape {labels.shape}"
+        raise DataError(f"Expected labels (N,), integers from 0 on, at least one. Received: {received}")
+    return labels
+
+
+def _names(names: Sequence[str] | None, classes: int) -> list[str]:
+    if names is not None and len(names) < classes:
+        raise DataError(f"Expected {classes} class names. Received: {len(names)}")
+    return [str(k) for k in range(classes)] if names is None else list(names)

@@ -1,0 +1,136 @@
+"""Grids of images and plots of functions, under the book's names; matplotlib is imported when something is drawn."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from d2ldrop.backend import Array, backend_of
+from d2ldrop.plots.board import in_notebook
+
+
+class _Pyplot:
+    """A proxy for `matplotlib.pyplot`, which is imported when an attribute is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("matplotlib.pyplot"), name)
+
+
+plt: Any = _Pyplot()
+
+PAGE = 8.5
+"""The width of a notebook's page in inches."""
+
+
+def use_svg_display() -> None:
+    """Show figures as SVG in a notebook; without effect elsewhere."""
+    if in_notebook():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
+
+
+def set_figsize(figsize: tuple[float, float] = (3.5, 2.5)) -> None:
+    """Set the default size of figures: width and height in inches."""
+    use_svg_display()
+    plt.rcParams["figure.figsize"] = figsize
+
+
+def show_images(
+    imgs: Any, num_rows: int, num_cols: int, titles: Sequence[str] | None = None, scale: float = 1.5
+) -> np.ndarray:
+    """Draw images in a grid.
+
+    Parameters
+    ----------
+    imgs
+        Images (H, W) or (H, W, C), as arrays of any framework, on any device. Those that exceed the grid are left out.
+    num_rows, num_cols
+        The grid; cells without an image stay empty.
+    titles
+        A text above each image.
+    scale
+        Inches per cell.
+
+    Returns
+    -------
+    numpy.ndarray
+        The matplotlib axes, shape (num_rows * num_cols,).
+    """
+    size = (num_cols * scale, num_rows * scale)
+    _, grid = plt.subplots(num_rows, num_cols, figsize=size, squeeze=False, layout="constrained")
+    axes = grid.ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for i, (axis, image) in enumerate(zip(axes, imgs, strict=False)):
+        axis.imshow(to_host(image), cmap="gray_r")
+        if titles is not None and i < len(titles):
+            axis.set_title(titles[i], fontsize="small")
+    return np.asarray(axes)
+
+
+def grey_images(X: Array) -> np.ndarray:
+    """Return grey images (N, 1, H, W) or (N, H, W, 1), of any framework, as (N, H, W) on the host."""
+    images = to_host(X)
+    return images.reshape(len(images), *(size for size in images.shape[1:] if size > 1))
+
+
+def fitting(num_cols: int) -> float:
+    """Return the inches per cell for a grid to fit on a page: 1.5, or less if there are many columns."""
+    return min(1.5, PAGE / num_cols)
+
+
+def plot(
+    X: Any,
+    Y: Any = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    legend: Sequence[str] = (),
+    xlim: tuple[float, float] | None = None,
+    ylim: tuple[float, float] | None = None,
+    xscale: str = "linear",
+    yscale: str = "linear",
+    fmts: Sequence[str] = ("-", "m--", "g-.", "r:"),
+    figsize: tuple[float, float] = (3.5, 2.5),
+    axes: Any = None,
+) -> Any:
+    """Plot one or several curves, and return the matplotlib axes.
+
+    Parameters
+    ----------
+    X, Y
+        Coordinates, as vectors or lists of vectors of any framework. A single `X` is used for all `Y`; without `Y`,
+        `X` is plotted over 0, 1, 2, ...
+    xlabel, ylabel, legend, xlim, ylim, xscale, yscale
+        The axes.
+    fmts
+        Line formats, repeated for more curves.
+    figsize
+        Width and height in inches, for new axes.
+    axes
+        matplotlib axes to draw on instead of new ones.
+    """
+    Xs, Ys = ([], _curves(X)) if Y is None else (_curves(X), _curves(Y))
+    if axes is None:
+        _, axes = plt.subplots(figsize=figsize)
+    for i, y in enumerate(Ys):
+        x = Xs[i if len(Xs) > 1 else 0] if Xs else np.arange(len(y))
+        axes.plot(x, y, fmts[i % len(fmts)])
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
+    axes.set(**{key: lim for key, lim in (("xlim", xlim), ("ylim", ylim)) if lim})
+    axes.grid(alpha=0.3)
+    if legend:
+        axes.legend(legend)
+    return axes
+
+
+def _curves(X: Any) -> list[np.ndarray]:
+    """Return a vector, or a list of vectors, as a list of vectors on the host."""
+    nested = len(X) > 0 and hasattr(X[0], "__len__") and getattr(X[0], "shape", None) != ()
+    return [to_host(x) for x in X] if nested else [to_host(X)]
+
+
+def to_host(X: Array) -> np.ndarray:
+    """Return an array of any framework, or nested lists, as an array of NumPy."""
+    return backend_of(X).numpy(X) if hasattr(X, "shape") else np.asarray(X)

@@ -1,0 +1,254 @@
+"""How shared code drives TensorFlow: arrays, training, weights, and the function edition."""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
+from d2ldrop.randomness import shared_generator
+from d2ldrop.tf import arrays, lesson
+from d2ldrop.tf.keras_model import draw_seed, in_training, mode, reseed
+from d2ldrop.tf.lesson import Module
+from d2ldrop.training.module import recorded
+
+_compiled = partial(tf.function, autograph=False)  # an `if` is decided while tracing; XLA would gain nothing here
+
+
+class State:
+    """What training carries from step to step; TensorFlow changes it in place, by functions compiled for it alone."""
+
+    def __init__(self, model: Module, optim: Any, seed: int):
+        self.model, self.optim, self.seed = model, optim, seed
+        self.variables = model.trainable_variables
+        if hasattr(optim, "build"):
+            optim.build(self.variables)
+
+    @_compiled
+    def train(self, data: tuple[tf.Tensor, ...], rows: tf.Tensor, clip: float, rng: Any) -> Metrics:
+        """Take a step for each of `rows`, the indices of the samples of a batch.
+
+        Numbers that are no tensors, and the generator of shared masks, are constants of the function: for others it is
+        traced again.
+        """
+        tf.compat.v1.set_random_seed(self.seed + rows.shape[1])  # no other function may draw the same numbers
+        names: list[str] = []
+
+        def step(i: tf.Tensor, curves: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            batch = _inputs(tuple(tf.gather(samples, rows[i]) for samples in data))
+            with tf.GradientTape() as tape, mode(self.model, True):
+                loss, metrics = recorded(in_training, lambda: self.model.training_step(batch))
+            grads = tape.gradient(loss, self.variables)
+            if clip > 0:
+                grads = _clipped(clip, grads)
+            pairs = zip(grads, self.variables, strict=True)
+            self.optim.apply_gradients([(grad, variable) for grad, variable in pairs if grad is not None])
+            names[:] = metrics
+            return i + 1, curves.write(i, tf.convert_to_tensor(_scalars(metrics.values()), tf.float32))
+
+        count = tf.shape(rows)[0]
+        curves = tf.TensorArray(tf.float32, size=count)
+        _, curves = tf.while_loop(lambda i, _: i < count, step, (0, curves), parallel_iterations=1)
+        return dict(zip(names, tf.unstack(curves.stack(), num=len(names), axis=1), strict=True))
+
+
+class TFBackend(Backend[Module, tf.Tensor, str]):
+    """TensorFlow: an epoch is one compiled function."""
+
+    name = "tf"
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    channels_last = True
+    label_dtype = np.int32
+
+    cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
+    is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
+    seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
+    clip_gradients = staticmethod(lambda grad_clip_val, model: _clipped(grad_clip_val, model))
+
+    def place(self, values: Iterable[Any], device: str) -> tuple[tf.Tensor, ...]:
+        """Copy several arrays to the device."""
+        return tuple(arrays.array(X, device) for X in values)
+
+    # Models
+
+    def build(
+        self, model: Module, inputs: Sequence[Any], device: str, seed: Any = None, draw: Draw | None = None
+    ) -> bool:
+        """Create the variables that the model lacks, on the device."""
+        if seed is not None:
+            tf.random.set_seed(seed)
+        if all(layer.built for layer in model._flatten_layers()):
+            return False
+        reseed(model)
+        count = len(model.weights)
+        with tf.device(device), mode(model, False):
+            model(*map(_floats, self.place(inputs, device)))
+        new = len(model.weights) > count
+        if new and draw is not None:
+            shapes = {
+                name: tuple(value.shape)[:: -1 if transposed else 1]
+                for name, (value, transposed) in self.parameters(model).items()
+            }
+            self.assign(model, draw(shapes))
+        return new
+
+    def parameters(self, model: Module) -> dict[str, Parameter]:
+        """Return the variables by their names in files.
+
+        The fully connected layers are lin1, lin2, ... Others are counted by kind, such as conv2d1, because the numbers
+        in Keras' own names go on from model to model.
+        """
+        owners = {id(value): layer for layer in model._flatten_layers() for value in layer.weights}  # innermost last
+        found: dict[str, Parameter] = {}
+        numbers: dict[str, dict[int, int]] = {}
+        for value in model.weights:
+            owner = owners[id(value)]
+            dense = isinstance(owner, tf.keras.layers.Dense)
+            kind = "lin" if dense else type(owner).__name__.lower()
+            seen = numbers.setdefault(kind, {})
+            k = seen.setdefault(id(owner), len(seen) + 1)
+            transposed = dense and value.name == "kernel"
+            own = "weight" if transposed else value.name
+            found[own if owner is model else f"{kind}{k}.{own}"] = Parameter(value, transposed)
+        return found
+
+    def assign(self, model: Module, weights: Mapping[str, np.ndarray]) -> None:
+        """Set variables in place."""
+        for name, (value, transposed) in self.parameters(model).items():
+            value.assign(weights[name].T if transposed else weights[name])
+
+    def sublayers(self, net: Any) -> Iterable[Any]:
+        """Return the layers of a Keras model, in order."""
+        layers: list[Any] = net.layers
+        return layers
+
+    def predict(self, model: Module, X: tf.Tensor) -> tf.Tensor:
+        """Return the outputs of the model, without dropout and gradients."""
+        with tf.device(X.device), mode(model, False):
+            return model(_floats(X))
+
+    # Training
+
+    def init_state(self, model: Module, seed: int | None) -> State:
+        """Make the optimiser, and seed the dropout masks."""
+        model.compiled_validation = None  # the reader may have changed what it is made of
+        optim = model.configure_optimizers()
+        if seed is not None:
+            tf.random.set_seed(seed)
+            reseed(model)
+        return State(model, optim, draw_seed())
+
+    def train_step(self, state: State, batch: tuple[tf.Tensor, ...], clip: float) -> tuple[State, Metrics]:
+        """Take one step of the optimiser: the same as an epoch of one batch."""
+        count = len(batch[-1])
+        return state, {key: curve[0] for key, curve in _run(state, batch, np.arange(count), count, clip).items()}
+
+    def train_epoch(
+        self, state: State, data: tuple[tf.Tensor, ...], order: np.ndarray, batch_size: int, clip: float
+    ) -> tuple[State, Numbers]:
+        """Take a step for each `batch_size` entries of `order`."""
+        curves = _run(state, data, order, batch_size, clip)
+        return state, {key: curve.numpy().tolist() for key, curve in curves.items()}
+
+    def eval_step(self, model: Module, batch: tuple[tf.Tensor, ...]) -> Metrics:
+        """Return the metrics of one batch, without dropout and gradients."""
+        if model.compiled_validation is None:
+
+            def validate(batch: tuple[tf.Tensor, ...]) -> Metrics:
+                with mode(model, False):
+                    _, metrics = recorded(model.validation_step, _inputs(batch))
+                return dict(zip(metrics, _scalars(metrics.values()), strict=True))
+
+            model.compiled_validation = _compiled(validate)
+        with tf.device(batch[-1].device):
+            metrics: Metrics = model.compiled_validation.get_concrete_function(batch)(batch)
+            return metrics
+
+    def eval_epoch(self, model: Module, data: tuple[tf.Tensor, ...], batch_size: int) -> Numbers:
+        """Return the metrics of each `batch_size` samples, without dropout and gradients."""
+        starts = range(0, len(data[-1]), batch_size)
+        steps = [self.eval_step(model, tuple(X[i : i + batch_size] for X in data)) for i in starts]
+        return {key: tf.stack([metrics[key] for metrics in steps]).numpy().tolist() for key in steps[0]}
+
+    # The function edition
+
+    def outputs(self, net: Any, X: tf.Tensor) -> tf.Tensor:
+        """Return the outputs of a model or function for a batch, without dropout."""
+        return _call(net, X, training=False)
+
+    def total_loss(self, loss: Any, y_hat: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Return the sum of a batch's losses, whether `loss` averages them or returns one per sample.
+
+        A loss of Keras takes the labels first, a function of the reader's takes them last.
+        """
+        value = loss(y, y_hat) if isinstance(loss, tf.keras.losses.Loss) else loss(y_hat, y)
+        return tf.reduce_sum(value) if value.shape.rank else value * len(y)
+
+    def learn(self, net: Any, X: tf.Tensor, y: tf.Tensor, loss: Any, updater: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Take a step; return the sum of the losses, and the outputs, under dropout.
+
+        An updater that is no optimiser of Keras is called with the batch size and the gradients of its `params`.
+        """
+        keras = isinstance(updater, tf.keras.optimizers.Optimizer)
+        with tf.GradientTape() as tape:
+            y_hat = _call(net, X, training=True)
+            total = self.total_loss(loss, y_hat, y)
+            objective = total / len(y) if keras else total
+        if keras:
+            params = net.trainable_variables
+            updater.apply_gradients(zip(tape.gradient(objective, params), params, strict=True))
+        else:
+            updater(len(y), tape.gradient(objective, updater.params))
+        return total, y_hat
+
+    def num_correct(self, y_hat: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Return how many of the predictions are right."""
+        labels = tf.argmax(y_hat, axis=1) if y_hat.shape.rank > 1 else y_hat
+        return tf.reduce_sum(tf.cast(tf.cast(labels, y.dtype) == y, tf.float32))
+
+
+def _run(state: State, data: tuple[tf.Tensor, ...], order: np.ndarray, batch_size: int, clip: float) -> Metrics:
+    """Take the steps of an epoch, whole batches first; return a vector of each metric, still on the device."""
+    whole = len(order) // batch_size * batch_size
+    settings, curves = (clip, shared_generator()), []
+    with tf.device(data[-1].device):
+        for part, length in ((order[:whole], batch_size), (order[whole:], len(order) - whole)):
+            if len(part):
+                rows = tf.constant(part.reshape(-1, length), tf.int32)
+                any_number = tf.TensorSpec((None, length), tf.int32)
+                train = state.train.get_concrete_function(data, any_number, *settings)
+                curves.append(train(data, rows, *settings))
+        return {key: tf.concat([curve[key] for curve in curves], axis=0) for key in curves[0]}
+
+
+def _clipped(grad_clip_val: float, grads: Sequence[Any]) -> list[Any]:
+    """Return gradients scaled so that their common norm is at most `grad_clip_val`."""
+    factor = tf.minimum(1.0, grad_clip_val / tf.linalg.global_norm(grads))
+    return [None if grad is None else tf.convert_to_tensor(grad) * factor for grad in grads]
+
+
+def _floats(X: tf.Tensor) -> tf.Tensor:
+    """Return pixels, uint8, as float32 in [0, 1], and other tensors as they are."""
+    return tf.cast(X, tf.float32) / 255 if X.dtype == tf.uint8 else X
+
+
+def _inputs(batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+    """Return a batch as the model takes it: pixels as floats, labels as they are."""
+    return (*map(_floats, batch[:-1]), batch[-1])
+
+
+def _scalars(values: Iterable[Any]) -> list[tf.Tensor]:
+    """Return metrics as float32 without axes."""
+    return [tf.reshape(tf.cast(value, tf.float32), ()) for value in values]
+
+
+def _call(net: Any, X: tf.Tensor, training: bool) -> tf.Tensor:
+    """Call a model, which must be given its mode, or a function that may not take one."""
+    takes = isinstance(net, tf.keras.layers.Layer) or "training" in inspect.signature(net).parameters
+    return net(X, training=training) if takes else net(X)
+
+
+backend = TFBackend()

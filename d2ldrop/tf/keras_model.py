@@ -1,0 +1,98 @@
+"""What models in the book's style need of Keras that `tf.keras.Model` does not do by itself."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from d2ldrop.errors import BackendError
+
+if tf.keras.backend.backend() != "tensorflow":
+    raise BackendError(
+        f"Expected Keras to run on TensorFlow. It runs on {tf.keras.backend.backend()}: unset KERAS_BACKEND."
+    )
+
+
+class Model(tf.keras.Model):
+    """A model with a training mode, all of whose variables are trained.
+
+    Subclasses define `forward(X)`. They create layers in `__init__`, and variables too, `self.W = tf.Variable(...)`.
+    """
+
+    training: bool | None = None
+    """Whether dropout is on. The trainer sets it; with None the caller decides, and Keras' default is off."""
+
+    compiled_validation: Any = None
+    """The validation step as a `tf.function`, once it was made."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.built = True  # the layers inside create their variables when they are first called
+        del self.loss  # an attribute for what `compile` is given; here it is a method
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, tf.Variable):  # Keras trains only variables of its own kind
+            value = tf.keras.Variable(value, dtype=value.dtype.name, trainable=value.trainable, name=name)
+        super().__setattr__(name, value)
+
+    def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+        """Return the outputs for some inputs; from here Keras passes `training` on to all layers inside."""
+        if self.training is not None:
+            kwargs.setdefault("training", self.training)
+        return super().__call__(*inputs, **kwargs)
+
+    def call(self, X: tf.Tensor, *more: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Call `forward`; Keras calls this method."""
+        with mode(self, training):
+            return self.forward(X, *more)
+
+
+@contextmanager
+def mode(model: Model, training: bool | None) -> Iterator[None]:
+    """Set `model.training` inside the block."""
+    before, model.training = model.training, training
+    try:
+        yield
+    finally:
+        model.training = before
+
+
+class _Outermost(tf.keras.layers.Layer):
+    """A layer that runs a step, so that Keras passes `training` on to all layers called in it, even without a model."""
+
+    def call(self, step: Callable[[], Any], training: bool | None = None) -> Any:
+        """Return what the step returns, or its error: Keras would add text to one that is raised here."""
+        try:
+            return step()
+        except Exception as error:
+            return error
+
+
+_outermost = _Outermost()
+
+
+def in_training(step: Callable[[], Any]) -> Any:
+    """Run a step, with dropout on in all of Keras' layers that it calls."""
+    outcome = _outermost(step=step, training=True)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def draw_seed() -> int:
+    """Draw a seed from TensorFlow's own randomness."""
+    return int(tf.random.uniform((), maxval=2**31 - 1, dtype=tf.int32))
+
+
+def reseed(model: Model) -> None:
+    """Seed anew the initialisers and layers that Keras has seeded by itself, from TensorFlow's generator.
+
+    Keras draws their seeds when they are made, before a trainer can seed them. A seed given by the reader stays.
+    """
+    for layer in model._flatten_layers():
+        for source in vars(layer).values():
+            if isinstance(source, tf.keras.random.SeedGenerator) and source.get_config()["seed"] is None:
+                source.state.assign([draw_seed(), 0])
+            elif isinstance(source, tf.keras.initializers.Initializer) and source.get_config().get("seed", 0) is None:
+                source.seed = draw_seed()

@@ -1,0 +1,163 @@
+"""The chapter in TensorFlow."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from d2ldrop.hyperparameters import HyperParameters
+from d2ldrop.randomness import odds
+from d2ldrop.tf.keras_model import Model
+from d2ldrop.tf.masks import draw_mask, masked, real_floats
+from d2ldrop.training.module import BaseClassifier, BaseModule
+
+# Dropout
+
+
+@tf.autograph.experimental.do_not_convert
+def dropout_layer(X: tf.Tensor, dropout: float) -> tf.Tensor:
+    """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
+
+    The same as `d2ldrop.dropout_layer`, for tensors.
+
+    Parameters
+    ----------
+    X
+        Any shape, dtype and device; integers are promoted to float32.
+    dropout
+        The probability p of dropping an element, a real number in [0, 1].
+
+    Returns
+    -------
+    tf.Tensor
+        Same shape, dtype and device as `X`.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `X` is not real, or `dropout` is not a real number in [0, 1].
+    """
+    X, p = real_floats(X), odds(dropout)
+    if p.threshold == 0:
+        return X
+    mask = draw_mask(X, p)  # true with probability 1 - p
+    return masked(X, mask, p.scale)  # X / (1 - p) where it is true, else 0
+
+
+# Models
+
+
+class Module(BaseModule, Model):
+    """Base of models: a `tf.keras.Model` that a trainer can train.
+
+    Subclasses define `loss(y_hat, y)`, `configure_optimizers()`, and `forward(X)` or a network `self.net`.
+    """
+
+    backend_name = "tf"
+
+    def forward(self, X: tf.Tensor) -> tf.Tensor:
+        """Return the outputs of the network for inputs (N, ...)."""
+        return self.net(X)
+
+    def apply_init(self, inputs: tuple[tf.Tensor, ...], init: Any = None) -> None:
+        """Create variables with the shapes that `inputs` need, then apply the function `init` to each layer."""
+        self(*inputs)
+        if init is not None:
+            for layer in self._flatten_layers(include_self=False):
+                init(layer)
+
+
+class Classifier(Module, BaseClassifier):
+    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+
+    def loss(self, Y_hat: tf.Tensor, Y: tf.Tensor, averaged: bool = True) -> tf.Tensor:
+        """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
+        Y_hat = tf.reshape(Y_hat, (-1, Y_hat.shape[-1]))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(Y, (-1,)), Y_hat)
+        return tf.reduce_mean(losses) if averaged else losses
+
+    def accuracy(self, Y_hat: tf.Tensor, Y: tf.Tensor, averaged: bool = True) -> tf.Tensor:
+        """Return the fraction of samples whose largest logit is at their label; 0 or 1 each if not `averaged`."""
+        guesses = tf.argmax(tf.reshape(Y_hat, (-1, Y_hat.shape[-1])), axis=1)
+        hits = tf.cast(guesses == tf.cast(tf.reshape(Y, (-1,)), guesses.dtype), tf.float32)
+        return tf.reduce_mean(hits) if averaged else hits
+
+    def configure_optimizers(self) -> Any:
+        """Return stochastic gradient descent with the learning rate `self.lr`."""
+        return tf.keras.optimizers.SGD(self.lr)
+
+
+class SGD(HyperParameters):
+    """Stochastic gradient descent by hand: each parameter minus `lr` times its gradient."""
+
+    def __init__(self, lr: float):
+        self.save_hyperparameters()
+
+    def apply_gradients(self, grads_and_vars: Any) -> None:
+        """Change the parameters in place."""
+        for grad, param in grads_and_vars:
+            param.assign_sub(self.lr * tf.convert_to_tensor(grad))
+
+
+class SoftmaxRegression(Classifier):
+    """The linear baseline: one affine layer."""
+
+    host_init = True
+
+    def __init__(self, num_outputs: int, lr: float):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = tf.keras.Sequential([tf.keras.layers.Flatten(), tf.keras.layers.Dense(num_outputs)])
+
+
+class DropoutMLPScratch(Classifier):
+    """Two hidden layers, with `dropout_layer` after each activation while training.
+
+    Parameters
+    ----------
+    num_outputs, num_hiddens_1, num_hiddens_2
+        Widths of the layers.
+    dropout_1, dropout_2
+        Probabilities of dropping an activation.
+    lr
+        Learning rate.
+    """
+
+    host_init = True
+
+    def __init__(
+        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.lin1 = tf.keras.layers.Dense(num_hiddens_1, activation="relu")
+        self.lin2 = tf.keras.layers.Dense(num_hiddens_2, activation="relu")
+        self.lin3 = tf.keras.layers.Dense(num_outputs)
+
+    def forward(self, X: tf.Tensor) -> tf.Tensor:
+        """Return logits (N, num_outputs) for inputs (N, ...)."""
+        H1 = self.lin1(tf.reshape(X, (X.shape[0], -1)))
+        if self.training:
+            H1 = dropout_layer(H1, self.dropout_1)
+        H2 = self.lin2(H1)
+        if self.training:
+            H2 = dropout_layer(H2, self.dropout_2)
+        return self.lin3(H2)
+
+
+class DropoutMLP(Classifier):
+    """The same network from Keras' own layers; parameters as in `DropoutMLPScratch`."""
+
+    host_init = True
+
+    def __init__(
+        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        layers = tf.keras.layers
+        self.net = tf.keras.Sequential([
+            layers.Flatten(),
+            layers.Dense(num_hiddens_1, activation="relu"), layers.Dropout(dropout_1),
+            layers.Dense(num_hiddens_2, activation="relu"), layers.Dropout(dropout_2),
+            layers.Dense(num_outputs),
+        ])  # fmt: skip

@@ -1,0 +1,79 @@
+"""Devices, randomness, and the array functions in which the book's shared cells are written."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Devices
+
+
+def cpu() -> torch.device:
+    """Return the CPU."""
+    return torch.device("cpu")
+
+
+def gpu(i: int = 0) -> torch.device:
+    """Return the GPU number `i`, without looking whether it is there."""
+    return torch.device("cuda", i)
+
+
+def num_gpus() -> int:
+    """Return the number of GPUs that PyTorch can use."""
+    return torch.cuda.device_count()
+
+
+# Randomness
+
+
+def seed(seed: int) -> None:
+    """Seed PyTorch's generators, on all devices."""
+    torch.manual_seed(seed)
+
+
+rand, randn, normal = torch.rand, torch.randn, torch.normal
+
+# Arrays
+
+float32, float64, int32, int64 = torch.float32, torch.float64, torch.int32, torch.int64
+arange, linspace, meshgrid, tensor = torch.arange, torch.linspace, torch.meshgrid, torch.tensor
+zeros, ones, eye, zeros_like, ones_like = torch.zeros, torch.ones, torch.eye, torch.zeros_like, torch.ones_like
+exp, log, abs, sin, cos, sinh, cosh, tanh = (
+    torch.exp, torch.log, torch.abs, torch.sin, torch.cos, torch.sinh, torch.cosh, torch.tanh,
+)  # fmt: skip
+matmul, batch_matmul, concat, stack, sigmoid = torch.matmul, torch.bmm, torch.cat, torch.stack, torch.sigmoid
+reshape, transpose, expand_dims, repeat = torch.reshape, torch.t, torch.unsqueeze, torch.repeat_interleave
+reduce_sum, reduce_mean, argmax = torch.sum, torch.mean, torch.argmax
+
+
+def is_array(X: Any) -> bool:
+    """Return True if `X` is a tensor of PyTorch."""
+    return isinstance(X, Tensor)
+
+
+def array(X: Any, device: torch.device | None = None) -> Tensor:
+    """Copy an array of the host, or a tensor, to the device."""
+    return X.to(device) if isinstance(X, Tensor) else torch.tensor(X, device=device)
+
+
+def numpy(X: Tensor) -> np.ndarray:
+    """Return a tensor's values on the host; bfloat16, which NumPy lacks, becomes float32."""
+    X = X.detach().cpu()
+    host: np.ndarray = X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+    return host
+
+
+def to(X: Tensor, device: torch.device) -> Tensor:
+    """Move the tensor to the device."""
+    return X.to(device)
+
+
+def astype(X: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert the elements to another type."""
+    return X.to(dtype)
+
+
+def size(X: Tensor) -> int:
+    """Return the number of elements."""
+    return X.numel()

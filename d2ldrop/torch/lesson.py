@@ -1,0 +1,169 @@
+"""The chapter in PyTorch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from d2ldrop.hyperparameters import HyperParameters
+from d2ldrop.randomness import odds
+from d2ldrop.torch.masks import draw_mask, masked, real_floats
+from d2ldrop.training.module import BaseClassifier, BaseModule
+
+# Dropout
+
+
+def dropout_layer(X: Tensor, dropout: float) -> Tensor:
+    """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
+
+    The same as `d2ldrop.dropout_layer`, for tensors; randomness comes from PyTorch's generator of the tensor's device.
+
+    Parameters
+    ----------
+    X
+        Any shape, dtype and device; integers are promoted to the default float.
+    dropout
+        The probability p of dropping an element, a real number in [0, 1].
+
+    Returns
+    -------
+    Tensor
+        Same shape, dtype and device as `X`.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `X` is not real, or `dropout` is not a real number in [0, 1].
+    """
+    X, p = real_floats(X), odds(dropout)
+    if p.threshold == 0:
+        return X
+    mask = draw_mask(X, p)  # keeps with probability 1 - p
+    return masked(X, mask, p.scale)  # X / (1 - p) where it is kept, else 0
+
+
+# Models
+
+
+class Module(BaseModule, nn.Module):
+    """Base of models: an `nn.Module` that a trainer can train.
+
+    Subclasses define `loss(y_hat, y)`, `configure_optimizers()`, and `forward(X)` or a network `self.net`.
+    """
+
+    backend_name = "torch"
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return the outputs of the network for inputs (N, ...)."""
+        Y: Tensor = self.net(X)
+        return Y
+
+    def apply_init(self, inputs: tuple[Tensor, ...], init: Any = None) -> None:
+        """Create lazy parameters with the shapes that `inputs` need, then apply the function `init` to each layer."""
+        self(*inputs)
+        if init is not None:
+            self.net.apply(init)
+
+
+class Classifier(Module, BaseClassifier):
+    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+
+    def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
+        """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
+        Y_hat = Y_hat.reshape(-1, Y_hat.shape[-1])
+        return nn.functional.cross_entropy(Y_hat, Y.reshape(-1), reduction="mean" if averaged else "none")
+
+    def accuracy(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
+        """Return the fraction of samples whose largest logit is at their label; 0 or 1 each if not `averaged`."""
+        hits = (Y_hat.reshape(-1, Y_hat.shape[-1]).argmax(dim=1) == Y.reshape(-1)).float()
+        return hits.mean() if averaged else hits
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return stochastic gradient descent with the learning rate `self.lr`."""
+        return torch.optim.SGD(self.parameters(), lr=self.lr, fused=True)
+
+
+class SGD(HyperParameters):
+    """Stochastic gradient descent by hand: each parameter minus `lr` times its gradient."""
+
+    def __init__(self, params: Any, lr: float):
+        self.save_hyperparameters()
+        self.params = list(params)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change the parameters in place."""
+        for param in self.params:
+            if param.grad is not None:
+                param -= self.lr * param.grad
+
+    def zero_grad(self) -> None:
+        """Clear the gradients."""
+        for param in self.params:
+            param.grad = None
+
+
+class SoftmaxRegression(Classifier):
+    """The linear baseline: one affine layer."""
+
+    host_init = True
+
+    def __init__(self, num_outputs: int, lr: float):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_outputs))
+
+
+class DropoutMLPScratch(Classifier):
+    """Two hidden layers, with `dropout_layer` after each activation while training.
+
+    Parameters
+    ----------
+    num_outputs, num_hiddens_1, num_hiddens_2
+        Widths of the layers.
+    dropout_1, dropout_2
+        Probabilities of dropping an activation.
+    lr
+        Learning rate.
+    """
+
+    host_init = True
+
+    def __init__(
+        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.lin1 = nn.LazyLinear(num_hiddens_1)
+        self.lin2 = nn.LazyLinear(num_hiddens_2)
+        self.lin3 = nn.LazyLinear(num_outputs)
+        self.relu = nn.ReLU()
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return logits (N, num_outputs) for inputs (N, ...)."""
+        H1 = self.relu(self.lin1(X.flatten(start_dim=1)))
+        if self.training:
+            H1 = dropout_layer(H1, self.dropout_1)
+        H2 = self.relu(self.lin2(H1))
+        if self.training:
+            H2 = dropout_layer(H2, self.dropout_2)
+        Y: Tensor = self.lin3(H2)
+        return Y
+
+
+class DropoutMLP(Classifier):
+    """The same network from PyTorch's own layers; parameters as in `DropoutMLPScratch`."""
+
+    host_init = True
+
+    def __init__(
+        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(
+            nn.Flatten(),
+            nn.LazyLinear(num_hiddens_1), nn.ReLU(), nn.Dropout(dropout_1),
+            nn.LazyLinear(num_hiddens_2), nn.ReLU(), nn.Dropout(dropout_2),
+            nn.LazyLinear(num_outputs),
+        )  # fmt: skip

@@ -1,0 +1,144 @@
+"""What the models of all frameworks share: hyperparameters, steps, and how their metrics reach the trainer."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from d2ldrop.backend import AnyBackend, Array, Metrics, get_backend
+from d2ldrop.errors import UsageError
+from d2ldrop.hyperparameters import HyperParameters
+from d2ldrop.plots.board import ProgressBoard
+
+Result = TypeVar("Result")
+
+_recording: ContextVar[Metrics | None] = ContextVar("_recording", default=None)
+
+
+def recorded(step: Callable[..., Result], *args: Any) -> tuple[Result, Metrics]:
+    """Call a step; return its result, and what it reported through `Module.plot`, still on the device.
+
+    It is how a step that runs many times, or is traced by a compiler, returns its metrics without waiting for them.
+    """
+    metrics: Metrics = {}
+    token = _recording.set(metrics)
+    try:
+        return step(*args), metrics
+    finally:
+        _recording.reset(token)
+
+
+class Logger(Protocol):
+    """What a model needs of the trainer that it was handed to."""
+
+    def log(self, key: str, value: Array, train: bool) -> None:
+        """Take a metric of the current batch."""
+
+
+class BaseModule(HyperParameters):
+    """The part of `Module` that is the same in every framework; each adapter adds its framework's own base class."""
+
+    backend_name: str
+    """The backend to which the model belongs."""
+
+    plot_train_per_epoch: int = 2
+    plot_valid_per_epoch: int = 1
+    host_init: bool = False
+    """Whether a trainer with a seed draws the initial weights on the host, the same for every framework."""
+
+    trainer: Logger | None = None
+    _board: ProgressBoard | None = None
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *inputs: Array) -> Array:
+            """Tell the type checker that the framework's base class makes models callable."""
+
+    @property
+    def backend(self) -> AnyBackend:
+        """The backend named by `backend_name`."""
+        return get_backend(self.backend_name)
+
+    @property
+    def board(self) -> ProgressBoard:
+        """The plot that training draws; made when it is first asked for."""
+        if self._board is None:
+            self._board = ProgressBoard(xlabel="epoch")
+        return self._board
+
+    @board.setter
+    def board(self, board: ProgressBoard) -> None:
+        self._board = board
+
+    def plot(self, key: str, value: Array, train: bool) -> None:
+        """Report a metric of the current batch, to be averaged over samples, plotted, and kept in the history.
+
+        Parameters
+        ----------
+        key
+            The metric's name, such as `"loss"`; the curve's label is `train_` or `val_` followed by it.
+        value
+            A scalar on any device; nothing waits for it here.
+        train
+            Whether it belongs to training or to validation.
+
+        Raises
+        ------
+        UsageError
+            If the model was not handed to a trainer.
+        """
+        metrics = _recording.get()
+        if metrics is not None:
+            metrics[key] = value
+        elif self.trainer is not None:
+            self.trainer.log(key, value, train)
+        else:
+            raise UsageError("Expected the model to be in training when it plots. Call trainer.fit(model, data) first.")
+
+    def training_step(self, batch: tuple[Array, ...]) -> Array:
+        """Return the loss of a batch, whose gradient the optimiser uses."""
+        loss = self.loss(self(*batch[:-1]), batch[-1])
+        self.plot("loss", loss, train=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Array, ...]) -> None:
+        """Report the loss of a batch of the validation data."""
+        self.plot("loss", self.loss(self(*batch[:-1]), batch[-1]), train=False)
+
+    def loss(self, y_hat: Array, y: Array) -> Array:
+        """Return the loss of the outputs `y_hat`, given the labels `y`: a scalar."""
+        raise UsageError(f"Expected {type(self).__name__} to define loss(y_hat, y). It does not.")
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser to train with, in the framework's own form."""
+        raise UsageError(f"Expected {type(self).__name__} to define configure_optimizers(). It does not.")
+
+    def layer_summary(self, X_shape: tuple[int, ...]) -> None:
+        """Print the shape of each layer's output for random inputs of a shape."""
+        X = self.backend.array(np.random.default_rng(0).standard_normal(X_shape, np.float32))
+        for layer in self.backend.sublayers(self.net):
+            X = layer(X)
+            print(f"{type(layer).__name__:<12} output shape: {tuple(X.shape)}")
+
+
+class BaseClassifier(BaseModule):
+    """The part of `Classifier` that is the same in every framework."""
+
+    def accuracy(self, Y_hat: Array, Y: Array, averaged: bool = True) -> Array:
+        """Return the fraction of samples whose largest output is at their label; per sample if not `averaged`."""
+        raise UsageError(f"Expected {type(self).__name__} to define accuracy(Y_hat, Y). It does not.")
+
+    def training_step(self, batch: tuple[Array, ...]) -> Array:
+        """Return the loss of a batch, and report it with the accuracy under dropout."""
+        Y_hat = self(*batch[:-1])
+        loss = self.loss(Y_hat, batch[-1])
+        self.plot("loss", loss, train=True)
+        self.plot("acc", self.accuracy(Y_hat, batch[-1]), train=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Array, ...]) -> None:
+        """Report the loss and the accuracy of a batch of the validation data."""
+        Y_hat = self(*batch[:-1])
+        self.plot("loss", self.loss(Y_hat, batch[-1]), train=False)
+        self.plot("acc", self.accuracy(Y_hat, batch[-1]), train=False)

@@ -1,0 +1,377 @@
+"""The one training loop: it knows epochs, batches and metrics, and leaves every array to the model's backend."""
+
+import copy
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from d2ldrop.backend import AnyBackend, Array, Metrics, Numbers
+from d2ldrop.data import ArrayData, BatchLoader, DataModule, as_floats
+from d2ldrop.errors import ArgumentError, UsageError
+from d2ldrop.hyperparameters import HyperParameters, is_overridden
+from d2ldrop.plots.board import in_notebook
+from d2ldrop.randomness import initial_weights, integer, sharing_masks, streams
+from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device, parts_of
+from d2ldrop.training.callbacks import Callback
+from d2ldrop.training.metrics import MetricLog
+from d2ldrop.training.module import BaseModule
+from d2ldrop.training.progress import ProgressBar, in_terminal
+
+
+class Trainer(HyperParameters):
+    """Trains a model of any framework on a data module.
+
+    Parameters
+    ----------
+    max_epochs
+        The number of passes over the training samples.
+    num_gpus
+        1 to train on the first GPU, if the framework sees one; 0 for the CPU.
+    gradient_clip_val
+        If positive, gradients are scaled so that the norm of all of them together is at most this.
+    seed
+        Makes training repeatable: from it come the initial weights of a new model, the order of the samples, and the
+        dropout masks, as three independent streams. None for fresh randomness.
+    shared_masks
+        Draw the masks of `dropout_layer` on the host, so that each framework drops the same elements. It is slower, and
+        meant for comparing frameworks.
+    callbacks
+        Objects whose hooks are called, see `Callback`.
+    progress
+        False for silence. By default there is a bar in a terminal, and the animated board in a notebook.
+
+    Attributes
+    ----------
+    history : list of dict
+        A row per epoch: `epoch`, `train_loss`, `train_acc`, `val_loss`, `val_acc` (means over samples; training's are
+        taken while the weights change and dropout is on), `seconds` and `samples_per_second` (of training alone).
+    model, optim, state
+        The model, its optimiser, and all that training carries from step to step.
+    epoch_log : MetricLog
+        The values of each batch of the current or last epoch, with the number of samples in it.
+    epoch, train_batch_idx, val_batch_idx, num_train_batches, num_val_batches
+        How far training is.
+    train_dataloader, val_dataloader
+        The loaders of the data module.
+
+    Examples
+    --------
+    >>> from d2ldrop import numpy as d2l
+    >>> model = d2l.SoftmaxRegression(num_outputs=10, lr=0.5)
+    >>> trainer = d2l.Trainer(max_epochs=3, seed=0)
+    >>> trainer.fit(model, d2l.Digits())
+    >>> trainer.history[-1]["val_acc"] > 0.8
+    True
+    """
+
+    model: Any
+    state: Any
+    data: Any
+
+    def __init__(
+        self,
+        max_epochs: int,
+        num_gpus: int = 0,
+        gradient_clip_val: float = 0,
+        *,
+        seed: int | None = None,
+        shared_masks: bool = False,
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
+    ):
+        self.save_hyperparameters()
+        for name, value in (("max_epochs", max_epochs), ("num_gpus", num_gpus)):
+            if not isinstance(value, (int, np.integer)) or value < (name == "max_epochs"):
+                raise ArgumentError(f"Expected {name} to be a whole number of epochs or GPUs. Received: {value!r}")
+        if not gradient_clip_val >= 0:
+            raise ArgumentError(f"Expected gradient_clip_val to be 0 or more. Received: {gradient_clip_val!r}")
+        streams(seed)  # a wrong seed is an error now, not when training begins
+        self.history: list[dict[str, float]] = []
+        self.epoch_log = MetricLog()
+        self.should_stop = False
+
+    # Training
+
+    def fit(self, model: Any, data: DataModule, key: Any = None) -> None:
+        """Train a model; its parameters are changed in place.
+
+        Parameters
+        ----------
+        model
+            A `Module` of one of the adapters. Parameters that it has are trained further; what it lacks is initialised.
+        data
+            A data module, of whatever framework.
+        key
+            In place of a seed's stream, what seeds the framework's initialisers (JAX: a key).
+
+        Raises
+        ------
+        ArgumentError
+            If `model` is not a `Module`.
+        """
+        self.prepare_data(data)
+        self.prepare_model(model, key)
+        model.board.reset(xlim=(0, self.max_epochs), display=self.progress is not False)
+        self.history, self.should_stop = [], False
+        self.epoch = self.train_batch_idx = self.val_batch_idx = 0
+        bar = in_terminal() if self.progress is None else self.progress and not in_notebook()
+        self._listeners = [*self.callbacks, *([ProgressBar()] if bar else [])]
+        try:
+            self._call("on_fit_start")
+            for epoch in range(self.max_epochs):
+                self.epoch = epoch
+                self._call("on_epoch_start")
+                with sharing_masks(self._masks):
+                    self._fit_one_epoch()
+                self._call("on_epoch_end")
+                if self.should_stop:
+                    break
+        finally:
+            self._call("on_fit_end")
+            model.board.finish()
+
+    def prepare_data(self, data: DataModule) -> None:
+        """Take the loaders of a data module."""
+        self.data = data
+        self.train_dataloader = data.train_dataloader()
+        self.val_dataloader = data.val_dataloader()
+        self.num_train_batches = len(self.train_dataloader)
+        self.num_val_batches = len(self.val_dataloader) if self.val_dataloader is not None else 0
+
+    def prepare_model(self, model: Any, key: Any = None) -> None:
+        """Put model, optimiser and data on the device, and start the streams of randomness."""
+        self.model, model.trainer = _checked(model), self
+        self.backend: AnyBackend = model.backend
+        self.device = self._choose_device()
+        weights, order, dropout = streams(self.seed)
+        seeded = self.seed is not None
+        self._resident = self._is_resident()
+        self.backend.build(
+            model,
+            self._example_inputs(train=True),
+            self.device,
+            seed=key if key is not None else integer(weights) if seeded else None,
+            draw=partial(initial_weights, stream=weights) if model.host_init and seeded else None,
+        )
+        self._order = np.random.default_rng(order)
+        if seeded and isinstance(self.train_dataloader, BatchLoader):
+            self.train_dataloader.rng = self._order  # where batches come from the loader, the seed decides as well
+        self._masks = np.random.Generator(np.random.Philox(dropout)) if self.shared_masks else None
+        self.state = self.backend.init_state(model, integer(dropout) if seeded else None)
+        if self._resident:
+            placed = on_device(self.data, self.backend, self.device, (True, False))
+            self._train_data, self._val_data = placed[:2], placed[2:]
+
+    @property
+    def optim(self) -> Any:
+        """The optimiser, as `configure_optimizers` returned it."""
+        return self.state.optim
+
+    def prepare_batch(self, batch: Sequence[Array]) -> tuple[Array, ...]:
+        """Put a batch of a loader on the device."""
+        self._batch_len = len(batch[-1])
+        return self.backend.place(batch, self.device)
+
+    def fit_epoch(self) -> None:
+        """Train on every sample once, then validate."""
+        for numbers, sizes in self._train():
+            self.train_batch_idx += len(sizes)
+            self._report("train_", numbers, sizes)
+        self._trained_at = time.perf_counter()
+        numbers, sizes = self._validate()
+        self.val_batch_idx += len(sizes)
+        self._report("val_", numbers, sizes)
+
+    def clip_gradients(self, grad_clip_val: float, model: Any) -> Any:
+        """Scale gradients to a common norm of at most `grad_clip_val`, for a `fit_epoch` of your own.
+
+        `model` is where the framework keeps its gradients: the model or, where gradients are values (TensorFlow, JAX),
+        those values; the scaled ones are returned.
+        """
+        return self.backend.clip_gradients(grad_clip_val, model)
+
+    # After training
+
+    def evaluate(self, model: Any = None, data: DataModule | None = None) -> dict[str, float]:
+        """Return the means of what `validation_step` reports, such as `val_loss` and `val_acc`, without dropout.
+
+        It changes nothing of a training that goes on, and draws from no generator, except to initialise a model that
+        has no parameters yet.
+
+        Parameters
+        ----------
+        model, data
+            By default those of the last `fit`. The validation samples of `data` are used.
+
+        Raises
+        ------
+        UsageError
+            If one is missing, and nothing was fitted.
+        """
+        view = self._view(model, data)
+        view._resident = view._is_resident()
+        if not view._resident:
+            view.val_dataloader = view.data.val_dataloader()
+        elif view.data is not getattr(self, "data", None) or view.backend is not self.backend:
+            view._val_data = on_device(view.data, view.backend, view.device, (False,))
+        view.backend.build(view.model, view._example_inputs(train=False), view.device)
+        log = MetricLog()
+        log.add("val_", *view._validate())
+        return log.means()
+
+    def predict(self, X: Array, model: Any = None) -> np.ndarray:
+        """Return the outputs of the model for inputs (N, ...), without dropout.
+
+        Parameters
+        ----------
+        X
+            An array of the host or of the model's framework; uint8 is taken as pixels, as in `ArrayData`.
+        model
+            A model that has its parameters; by default that of the last `fit`.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, (N, num_outputs): the logits of a classifier.
+
+        Raises
+        ------
+        UsageError
+            If `model` is missing, and nothing was fitted.
+        """
+        view = self._view(model, getattr(self, "data", None), needs_data=False)
+        parts = (view.backend.array(X[i : i + EVAL_BATCH], view.device) for i in range(0, len(X), EVAL_BATCH))
+        return np.concatenate([view.backend.numpy(view.backend.predict(view.model, part)) for part in parts])
+
+    def _view(self, model: Any, data: DataModule | None, needs_data: bool = True) -> "Trainer":
+        """Return a copy of this trainer for another model or other data, so that its own training stays as it is."""
+        view = copy.copy(self)
+        view.model = getattr(self, "model", None) if model is None else model
+        view.data = getattr(self, "data", None) if data is None else data
+        if view.model is None or (needs_data and view.data is None):
+            raise UsageError("Expected a model and data. Call fit first, or pass them.")
+        view.backend = _checked(view.model).backend
+        view.device = view._choose_device()
+        return view
+
+    # Devices and batches
+
+    def _choose_device(self) -> Any:
+        """Return the first GPU if one is asked for and there is one, else the CPU."""
+        if not self.num_gpus:
+            return self.backend.cpu()
+        if not self.backend.num_gpus():
+            warnings.warn(f"{self.backend.name} sees no GPU here, so training runs on the CPU", stacklevel=4)
+        return self.backend.try_gpu()
+
+    def _is_resident(self) -> bool:
+        """Return True if the data can be on the device as a whole, because there is no loader of the reader's own."""
+        loaders = ("get_dataloader", "train_dataloader", "val_dataloader")
+        own = any(is_overridden(self.data, name) for name in loaders) or is_overridden(self, "prepare_batch")
+        return isinstance(self.data, ArrayData) and not own
+
+    def _example_inputs(self, train: bool) -> tuple[Array, ...]:
+        """Return inputs from which the model can take the shapes of its parameters."""
+        if self._resident:
+            return (as_floats(self.data.split(train, self.backend.channels_last).X[:2]),)
+        return self.prepare_batch(next(iter(self.train_dataloader if train else self.val_dataloader)))[:-1]
+
+    def _train(self) -> Iterator[tuple[Numbers, list[int]]]:
+        """Take a step for each batch; a few times per epoch, yield the metrics and sizes of the batches since then."""
+        parts = min(self.model.plot_train_per_epoch, self.num_train_batches)
+        clip = self.gradient_clip_val
+        if self._resident:
+            batch_size = self.data.batch_size
+            order = self._order.permutation(len(self._train_data[-1]))
+            for part, sizes in parts_of(order, batch_size, parts):
+                self.state, numbers = self.backend.train_epoch(self.state, self._train_data, part, batch_size, clip)
+                yield numbers, sizes
+            return
+        steps, sizes = [], []
+        for batch in map(self.prepare_batch, self.train_dataloader):
+            self.state, metrics = self.backend.train_step(self.state, batch, clip)
+            steps.append(metrics)
+            sizes.append(len(batch[-1]))
+            if len(steps) >= self.num_train_batches / parts:
+                yield fetched(steps, self.backend), sizes
+                steps, sizes = [], []
+        if steps:
+            yield fetched(steps, self.backend), sizes
+
+    def _validate(self) -> tuple[Numbers, list[int]]:
+        """Return the metrics and sizes of the batches of the validation samples."""
+        if self._resident:
+            count = len(self._val_data[-1])
+            numbers = self.backend.eval_epoch(self.model, self._val_data, EVAL_BATCH)
+            return numbers, [min(EVAL_BATCH, count - i) for i in range(0, count, EVAL_BATCH)]
+        steps, sizes = [], []
+        for batch in map(self.prepare_batch, self.val_dataloader or ()):
+            steps.append(self.backend.eval_step(self.model, batch))
+            sizes.append(len(batch[-1]))
+        return fetched(steps, self.backend), sizes
+
+    # Metrics
+
+    @property
+    def progressed(self) -> float:
+        """How many epochs of training are done, fractions included."""
+        return self.train_batch_idx / self.num_train_batches
+
+    def log(self, key: str, value: Array, train: bool) -> None:
+        """Keep a metric of the current batch, for a `fit_epoch` of your own; it is fetched with others, later."""
+        steps, sizes = self._pending.setdefault((key, train), ([], []))
+        steps.append({key: value})
+        sizes.append(self._batch_len)
+        per_epoch = self.model.plot_train_per_epoch if train else self.model.plot_valid_per_epoch
+        if len(steps) >= (self.num_train_batches if train else self.num_val_batches) / per_epoch:
+            self._fetch_pending(key, train)
+
+    def _fetch_pending(self, key: str, train: bool) -> None:
+        """Fetch what `log` has kept of a metric."""
+        steps, sizes = self._pending.pop((key, train))
+        self._report("train_" if train else "val_", fetched(steps, self.backend), sizes)
+
+    def _report(self, prefix: str, numbers: Numbers, sizes: list[int]) -> None:
+        """Log the metrics of some batches, and show their means."""
+        self.epoch_log.add(prefix, numbers, sizes)
+        x = self.progressed if prefix == "train_" else self.epoch + 1
+        for label, mean in self.epoch_log.recent().items():
+            self.model.board.draw(x, mean, label)
+        self._call("on_refresh")
+
+    def _fit_one_epoch(self) -> None:
+        """Run `fit_epoch`, which readers may override, and add a row to the history."""
+        self.epoch_log, self._batch_len = MetricLog(), 1
+        self._pending: dict[tuple[str, bool], tuple[list[Metrics], list[int]]] = {}  # what `log` has not yet fetched
+        self._trained_at = 0.0  # when the epoch's training ended, and validation began
+        started = time.perf_counter()
+        self.fit_epoch()
+        for key, train in list(self._pending):
+            self._fetch_pending(key, train)
+        self.backend.finish_epoch(self.model, self.state)
+        ended = time.perf_counter()
+        samples = len(self._train_data[-1]) if self._resident else self.num_train_batches * self.data.batch_size
+        self.history.append(
+            {
+                "epoch": self.epoch + 1,
+                **self.epoch_log.means(),
+                "seconds": ended - started,
+                "samples_per_second": samples / ((self._trained_at or ended) - started),
+            }
+        )
+
+    def _call(self, hook: str) -> None:
+        """Call a hook of all callbacks."""
+        for listener in self._listeners:
+            getattr(listener, hook)(self)
+
+
+def _checked(model: Any) -> BaseModule:
+    """Return the model, if it is one."""
+    if not isinstance(model, BaseModule):
+        raise ArgumentError(f"Expected model to be a Module of one of the adapters. Received: {model!r}")
+    return model

@@ -1,0 +1,1 @@
+"""What tests say in a framework's own terms: one module per backend, found by the backend's name."""
