@@ -1,12 +1,17 @@
 """The command line, as a person would use it: right, wrong, and interrupted."""
 
+import contextlib
 import csv
+import io
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from d2ldrop import Digits
 from d2ldrop.cli import commands
 from d2ldrop.cli import main as cli
 from d2ldrop.data import fashion_mnist as fashion
@@ -24,7 +29,7 @@ def run(*argv):
 
 
 @pytest.mark.parametrize("model", ["scratch", "concise"])
-def test_train_then_predict_in_another_backend(d2l, other, model, tmp_path, capsys):
+def test_train_writes_plot_history_and_weights(d2l, model, tmp_path, capsys):
     files = {option: tmp_path / name for option, name in
              (("--plot", "p.svg"), ("--history", "h.csv"), ("--save", "w.safetensors"))}  # fmt: skip
     options = [word for pair in files.items() for word in pair]
@@ -36,13 +41,93 @@ def test_train_then_predict_in_another_backend(d2l, other, model, tmp_path, caps
         accuracy = f"{float(list(csv.DictReader(file))[-1]['val_acc']):.4f}"
     assert f"{d2l.name} {model}: validation accuracy {accuracy}" in shown
     assert b"<svg" in files["--plot"].read_bytes()
-
-    assert run("predict", "--backend", other.name, "--weights", files["--save"]) == 0
-    assert f"on digits: accuracy {accuracy}" in capsys.readouterr().out
-
     plot = tmp_path / "grid.png"
     assert run("predict", "--backend", d2l.name, "--weights", files["--save"], "--plot", plot) == 0
+    assert f"on digits: accuracy {accuracy}" in capsys.readouterr().out
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return weights that NumPy trained, and the accuracy that `train` printed."""
+    path, shown = tmp_path_factory.mktemp("trained") / "w.safetensors", io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert run("train", "--backend", "numpy", *QUICK, "--save", path) == 0
+    return path, re.search(r"validation accuracy ([0-9.]+),", shown.getvalue()).group(1)
+
+
+@pytest.mark.parametrize("model", ["scratch", "concise"])
+def test_predict_with_weights_of_another_backend(d2l, model, trained, capsys):
+    weights, accuracy = trained
+    assert run("predict", "--backend", d2l.name, "--model", model, "--weights", weights) == 0
+    assert f"on digits: accuracy {accuracy}" in capsys.readouterr().out
+
+
+def test_predictions_are_drawn_below_their_labels_and_wrong_ones_are_red(tmp_path, monkeypatch):
+    data = Digits()
+    X, y = data.split(train=False)
+    guessed = np.where(np.arange(24) % 3 == 0, (y[:24] + 1) % 10, y[:24])
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: drawn.extend(figure.axes))
+    commands.save_predictions(data, X, y, np.eye(10)[guessed], tmp_path / "grid.png")
+    assert [axes.get_title() for axes in drawn] == [f"{t}\n{g}" for t, g in zip(y[:24], guessed, strict=True)]
+    assert [axes.title.get_color() for axes in drawn] == ["red" if k % 3 == 0 else "black" for k in range(24)]
+
+
+def compared(tmp_path, monkeypatch, *options):
+    """Return the runs of `d2ldrop compare`, by backend and model."""
+    runs = []
+    monkeypatch.setattr(commands.comparison, "show", runs.extend)
+    assert run("compare", "--data", "digits", "--epochs", "1", *options) == 0
+    return {(row.backend, row.model): row for row in runs}
+
+
+def test_compare_shares_masks_on_request(d2l, tmp_path, monkeypatch):
+    options = ("--backend", "numpy", "--backend", d2l.name, "--model", "scratch", "--batch-size", "64")
+    shared = compared(tmp_path, monkeypatch, *options, "--shared-masks")
+    (oracle, own) = (shared[name, "DropoutMLPScratch"].losses for name in ("numpy", d2l.name))
+    np.testing.assert_allclose(own, oracle, rtol=1e-3)
+    separate = compared(tmp_path, monkeypatch, *options)["numpy", "DropoutMLPScratch"].losses
+    assert np.abs(separate / oracle - 1).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--lr 0.01", "--dropout-1 0.1", "--dropout-2 0.1", "--batch-size 64", "--seed 1", "--model concise"],
+)
+def test_compare_takes_the_options_of_training(option, tmp_path, monkeypatch):
+    fixed = ("--backend", "numpy", *([] if "--model" in option else ["--model", "scratch"]))
+    (plain,) = compared(tmp_path, monkeypatch, "--backend", "numpy", "--model", "scratch").values()
+    (changed,) = compared(tmp_path, monkeypatch, *fixed, *option.split()).values()
+    assert len(changed.losses) == (23 if "--batch-size" in option else 90)
+    if "--model" in option:  # the same network, from the same weights, with the same masks
+        np.testing.assert_array_equal(changed.losses, plain.losses)
+        assert changed.model == "DropoutMLP"
+    else:
+        assert changed.losses[-1] != plain.losses[-1]
+
+
+@pytest.mark.parametrize("option", ["--lr 0.01", "--dropout-1 0.1", "--dropout-2 0.1", "--batch-size 32", "--seed 1"])
+def test_train_takes_its_options(option, tmp_path):
+    losses = []
+    for words in ([], option.split()):
+        path = tmp_path / "h.csv"
+        command = ["train", "--backend", "numpy", *QUICK, "--epochs", "1", *words, "--quiet", "--history", path]
+        assert run(*command) == 0
+        with open(path, newline="") as file:
+            losses.append(next(csv.DictReader(file))["train_loss"])
+    assert losses[0] != losses[1]
+
+
+def test_compare_prints_a_table_and_draws_a_plot(tmp_path, capsys):
+    command = "compare --backend numpy --data digits --epochs 2 --plot".split()
+    assert run(*command, tmp_path / "curves.png") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("numpy") == 2
+    assert "MLPScratch" in shown
+    accuracies = [float(number) for number in re.findall(r"0\.\d{4}", shown)]
+    assert min(accuracies) > 0.8
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_quiet(d2l, capsys):

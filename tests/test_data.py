@@ -159,3 +159,19 @@ def test_visualize(d2l, tiny):
     np.testing.assert_allclose(axes[1].images[0].get_array(), d2l.numpy(X)[1].reshape(28, 28))
     assert data.visualize(batch, 1, 1, labels=["mine"])[0].get_title() == "mine"
     assert len(data.visualize(batch, 2, 4)) == 8
+
+
+def test_class_names_are_fashion_mnist_s_in_their_order(d2l):
+    names = [*"t-shirt trouser pullover dress coat sandal shirt sneaker bag".split(), "ankle boot"]
+    assert d2l.get_fashion_mnist_labels(range(10)) == names
+    assert list(d2ldrop.FashionMNIST.CLASSES) == names
+
+
+def test_no_sample_is_both_for_training_and_for_validation(d2l):
+    digits = d2l.Digits()
+    train, val = ({image.tobytes() for image in digits.split(part).X} for part in (True, False))
+    assert not train & val
+    data = d2l.ArrayData(np.arange(20.0).reshape(10, 2), np.arange(10) % 2)
+    train, val = (data.split(part).X[:, 0].tolist() for part in (True, False))
+    assert sorted(train + val) == list(range(0, 20, 2))
+    assert len(val) == 2

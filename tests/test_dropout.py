@@ -257,3 +257,80 @@ def test_on_a_gpu_the_mask_is_made_there(d2l, own):
         np.testing.assert_array_equal(after[kept], 2 * before[kept])
         assert 0.4 < kept.mean() < 0.6
         assert d2l.to(Y, d2l.gpu()) is Y
+
+
+def plain_dropout(X, u, p):
+    """Dropout as the chapter writes it, given uniform random numbers u: keep where u >= p, and divide by 1 - p."""
+    mask = (u >= p).astype(X.dtype)
+    return X * mask / (1 - p)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.75, 0.3, 1e-4])
+def test_fast_and_plain_dropout_agree_given_the_same_random_bits(d2l, own, p):
+    """The lanes of k bits that a mask is made from are uniform numbers u = lane / 2**k."""
+    host_generator = lambda: np.random.Generator(np.random.Philox(3))  # noqa: E731
+    X, drawn = np.random.default_rng(0).standard_normal((37, 21)).astype(np.float32), odds(p)
+    u = lanes(X.shape, host_generator(), drawn.bits) / 2**drawn.bits
+    with sharing_masks(host_generator()):
+        fast = host(d2l, d2ldrop.dropout_layer(d2l.array(X), p))
+    plain = plain_dropout(X.astype(np.float64), u, drawn.threshold / 2**drawn.bits)
+    np.testing.assert_array_equal(fast == 0, plain == 0)
+    np.testing.assert_allclose(fast, plain, rtol=1e-6)
+
+
+@pytest.mark.only_torch
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.3])
+def test_masks_of_torch_agree_with_a_comparison_of_the_same_bits(d2l, p):
+    import torch
+
+    from d2ldrop.torch.masks import mask_from_words
+
+    words = torch.from_numpy(np.random.default_rng(0).integers(-(2**63), 2**63, 1000))
+    mask, drawn = mask_from_words(words, odds(p)).numpy(), odds(p)
+    if drawn.bits == 1:  # bit k of an integer becomes the sign of element k of column (word)
+        bits = np.unpackbits(words.numpy().view(np.uint32)[:, None].view(np.uint8), axis=1, bitorder="little")
+        u = bits[:, ::-1].T.ravel() / 2  # shifted to the left by 0, 1, ..., the highest bit comes first
+        np.testing.assert_array_equal(mask != 0, u >= 0.5)
+    else:  # a lane k, signed, stands for u = (2**(bits - 1) - 1 - k) / 2**bits
+        signed = words.numpy().view(f"i{drawn.bits // 8}").astype(np.int64)
+        u = (2 ** (drawn.bits - 1) - 1 - signed) / 2**drawn.bits
+        np.testing.assert_array_equal(mask != 0, u >= drawn.threshold / 2**drawn.bits)
+    assert set(mask.tolist()) == {0, -1}
+
+
+@pytest.mark.only_tf
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_lanes_of_tensorflow_are_the_words_bits(d2l, bits):
+    import tensorflow as tf
+
+    from d2ldrop.tf.masks import lanes_of
+
+    words = np.random.default_rng(0).integers(-(2**63), 2**63, 100)
+    drawn = lanes_of(tf.constant(words), bits).numpy()
+    expected = words.view(np.uint16 if bits == 16 else np.uint8)
+    if bits == 1:
+        np.testing.assert_array_equal(drawn != 0, np.unpackbits(expected, bitorder="little"))
+    else:
+        np.testing.assert_array_equal(drawn, expected)
+
+
+@pytest.mark.only_jax
+def test_threefry_gives_known_answers(d2l):
+    """The vectors are those published with Random123, for 20 rounds; the counters are JAX's own test as well."""
+    import jax
+
+    from d2ldrop.jax.masks import threefry_2x32
+
+    ones, zero = np.uint32(0xFFFFFFFF), np.uint32(0)
+    for key, counter, expected in (
+        ((zero, zero), (zero, zero), (0x6B200159, 0x99BA4EFE)),
+        ((ones, ones), (ones, ones), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ):
+        words = [np.array([word], np.uint32) for word in (*key, *counter)]
+        received = threefry_2x32(np.concatenate(words[:2]), words[2], words[3])
+        assert [int(word[0]) for word in received] == list(expected)
+    counters, key = np.arange(1000, dtype=np.uint32), jax.random.key_data(jax.random.key(7))
+    own = np.concatenate(threefry_2x32(np.asarray(key), np.zeros_like(counters), counters))
+    reference = jax.extend.random.threefry_2x32(key, np.concatenate([np.zeros_like(counters), counters]))
+    np.testing.assert_array_equal(own, reference)

@@ -160,3 +160,22 @@ def test_accumulator_and_animator(d2l):
     animator.add(2, (3, 4))
     animator.add(3, 5)
     assert animator.board.curves == {"a": ([1, 2, 3], [2, 3, 5]), "b": ([2], [4])}
+
+
+def test_evaluation_weighs_samples_not_batches(d2l, own):
+    scores, labels = np.eye(2, dtype=np.float32)[[0, 0, 0, 1]], np.array([0, 0, 0, 0], np.int32)
+    batches = [(d2l.array(scores[part]), d2l.array(labels[part])) for part in (slice(0, 3), slice(3, 4))]
+    assert d2l.evaluate_accuracy(lambda X: X, batches) == 0.75
+    losses = [
+        d2l.evaluate_loss(lambda X: X, part, own.concise_net(d2l, 0).losses[0]) for part in ([b] for b in batches)
+    ]
+    loss = d2l.evaluate_loss(lambda X: X, batches, own.concise_net(d2l, 0).losses[0])
+    assert loss == pytest.approx((3 * losses[0] + losses[1]) / 4)
+    assert losses[0] != pytest.approx(losses[1])
+
+
+def test_predictions_have_the_true_label_above_the_predicted_one(d2l):
+    images = d2l.array(np.zeros((2, 1, 2, 2), np.float32))
+    guesses = d2l.array(np.eye(10, dtype=np.float32)[[3, 9]])
+    axes = d2l.predict_ch3(lambda X: guesses, [(images, d2l.array(np.array([0, 9], np.int32)))], n=2)
+    assert [axis.get_title() for axis in axes] == ["t-shirt\ndress", "ankle boot\nankle boot"]

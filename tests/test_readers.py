@@ -125,3 +125,116 @@ def test_mxnet_leaves_numpy_as_it_is(d2l):
     from mxnet import np as mnp
 
     assert d2l.is_array(mnp.ones(3))
+
+
+@pytest.mark.only_jax
+def test_batch_statistics_are_updated_in_training(d2l):
+    from flax import linen as nn
+
+    class Model(d2l.Classifier):
+        lr: float = 0.1
+        training: bool = True
+
+        @nn.compact
+        def __call__(self, X):
+            X = nn.BatchNorm(use_running_average=not self.training)(X.reshape(X.shape[0], -1))
+            return nn.Dense(10)(X)
+
+    model, trainer = Model(), d2l.Trainer(max_epochs=2, seed=0, progress=False)
+    trainer.fit(model, d2l.Digits())
+    weights = d2l.get_weights(model)
+    (mean,) = (value for name, value in weights.items() if name.endswith(".mean"))
+    X = d2l.Digits().split(True).X.reshape(1437, -1)
+    np.testing.assert_allclose(mean, X.mean(axis=0), atol=0.2)
+    assert np.abs(mean).max() > 0.3
+    assert trainer.history[-1]["val_acc"] > 0.8
+
+
+@pytest.mark.only_tf
+def test_variables_of_a_reader_are_trained_and_saved(d2l):
+    import tensorflow as tf
+
+    class Model(d2l.Classifier):
+        def __init__(self, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.W = tf.Variable(tf.random.normal((64, 10), stddev=0.01))
+            self.b = tf.Variable(tf.zeros(10))
+
+        def forward(self, X):
+            return tf.reshape(X, (-1, 64)) @ self.W + self.b
+
+    model, trainer = Model(0.5), d2l.Trainer(max_epochs=5, seed=0, progress=False)
+    trainer.fit(model, d2l.Digits())
+    assert trainer.history[-1]["val_acc"] > 0.8
+    assert {name: value.shape for name, value in d2l.get_weights(model).items()} == {"W": (64, 10), "b": (10,)}
+
+
+@pytest.mark.only_tf
+def test_compiled_functions_for_other_batch_sizes_draw_other_numbers(d2l):
+    """Each step reports which of 20 elements were kept: no two steps agree, in batches of 8 or in the last one of 4."""
+    import tensorflow as tf
+
+    class Model(d2l.SoftmaxRegression):
+        def training_step(self, batch):
+            kept = d2l.dropout_layer(tf.ones((20,)), 0.5) > 0
+            self.plot("kept", tf.reduce_sum(tf.cast(kept, tf.float32) * 2.0 ** tf.range(20.0)), train=True)
+            return super().training_step(batch)
+
+    X, y = np.ones((20, 3), np.float32), np.zeros(20, np.int64)
+    codes = []
+
+    class Look(d2ldrop.Callback):
+        def on_epoch_end(self, trainer):
+            codes.extend(trainer.epoch_log["train_kept"][0])
+
+    model = Model(num_outputs=10, lr=0.1)
+    model.plot_train_per_epoch = 1
+    d2l.Trainer(max_epochs=3, seed=0, callbacks=[Look()], progress=False).fit(model, d2l.ArrayData(X, y, X, y, 8))
+    assert len(codes) == len(set(codes)) == 9
+
+
+@pytest.mark.only_numpy
+def test_layers_in_containers_and_layers_with_parameters_of_their_own_by_hand(d2l, tmp_path):
+    class Scale(d2l.Layer):
+        def __init__(self, width):
+            self.W = np.ones(width, np.float32)
+
+        def forward(self, X):
+            self.X = X
+            return X * self.W
+
+        def backward(self, dY):
+            self.dW = (dY * self.X).sum(axis=0)
+            return dY * self.W
+
+    class Model(d2l.Classifier):
+        def __init__(self, lr):
+            self.save_hyperparameters()
+            self.hidden = [d2l.Linear(16), d2l.ReLU()]
+            self.more = {"scale": Scale(16)}
+            self.last = (d2l.Linear(10),)
+
+        def sequence(self):
+            return *self.hidden, self.more["scale"], *self.last
+
+        def forward(self, X):
+            X = X.reshape(len(X), -1)
+            for layer in self.sequence():
+                X = layer(X)
+            return X
+
+        def backward(self, dY):
+            for layer in reversed(self.sequence()):
+                dY = layer.backward(dY)
+
+    model, trainer = Model(0.3), d2l.Trainer(max_epochs=5, seed=0, progress=False)
+    trainer.fit(model, d2l.Digits())
+    assert trainer.history[-1]["val_acc"] > 0.8
+    weights = d2l.get_weights(model)
+    assert set(weights) == {"lin1.weight", "lin1.bias", "scale1.W", "lin2.weight", "lin2.bias"}
+    assert (weights["scale1.W"] != 1).any()
+    d2ldrop.save_weights(model, tmp_path / "w.safetensors")
+    copy, X = Model(0.3), d2l.Digits().split(False).X
+    d2ldrop.load_weights(copy, tmp_path / "w.safetensors", X[:1])
+    np.testing.assert_array_equal(trainer.predict(X, copy), trainer.predict(X))

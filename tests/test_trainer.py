@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,13 +94,13 @@ def test_samples_are_shuffled_not_batches(d2l):
     assert len(set(passes[0]) | set(passes[1]) | set(passes[2])) == 24
 
 
-def test_gradients_are_clipped(d2l):
-    """With lr 1 and one step, the change of all weights together is the clipped gradient."""
+def test_gradients_are_clipped_to_a_common_norm(d2l, small):
+    """With lr 1 and one step, the change of all weights of all layers together is the clipped gradient."""
     X = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32) * 100
     data = d2l.ArrayData(X, np.arange(8) % 3, X, np.arange(8) % 3, batch_size=8)
     norms = {}
     for clip in (0, 0.25, 1e9):
-        model = d2l.SoftmaxRegression(num_outputs=3, lr=1.0)
+        model = d2l.DropoutMLP(**{**small, "num_outputs": 3, "dropout_1": 0, "dropout_2": 0, "lr": 1.0})
         trainer = Trainer(1, gradient_clip_val=clip, seed=0, progress=False)
         trainer.prepare_data(data)
         trainer.prepare_model(model)
@@ -327,3 +328,190 @@ def test_a_reader_s_own_fit_epoch(d2l, small):
     assert trainer.history[-1]["val_acc"] > 0.75
     assert len(model.board.curves["train_loss"][0]) == 16
     assert trainer.evaluate()["val_acc"] == pytest.approx(trainer.history[-1]["val_acc"], abs=1e-6)
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["on the device", "from a loader"])
+def test_fit_shuffles_samples_anew_in_each_epoch(d2l, resident):
+    """Where nothing is learnt, the loss of a batch depends only on the samples in it."""
+
+    class Data(d2l.Digits):
+        if not resident:
+
+            def get_dataloader(self, train):
+                return super().get_dataloader(train)
+
+    epochs = []
+
+    class Look(Callback):
+        def on_epoch_end(self, trainer):
+            epochs.append(trainer.epoch_log["train_loss"][0])
+
+    trainer = Trainer(3, seed=0, callbacks=[Look()], progress=False)
+    trainer.fit(d2l.SoftmaxRegression(num_outputs=10, lr=1e-12), Data(batch_size=100))
+    assert trainer._resident is resident
+    losses = [loss for epoch in epochs for loss in epoch]
+    assert len(losses) == len(set(losses)) == 3 * 15
+    means = [row["train_loss"] for row in trainer.history]  # each sample is there once
+    assert means == pytest.approx([means[0]] * 3, rel=1e-5)
+
+
+def test_points_of_the_board_weigh_samples(d2l, small):
+    """A last batch of one sample must not weigh as much as a whole one."""
+    X, y = d2l.Digits().split(train=True, channels_last=d2l.channels_last)
+    data = d2l.ArrayData(X[:65], y[:65], X[:65], y[:65], batch_size=64)
+    model = d2l.DropoutMLPScratch(**small)
+    model.plot_train_per_epoch = 1
+    trainer = Trainer(1, seed=0, progress=False)
+    trainer.fit(model, data)
+    (first, last), sizes = trainer.epoch_log["train_loss"]
+    assert sizes == [64, 1]
+    expected = (64 * first + last) / 65
+    assert abs(first - last) > 0.1
+    assert model.board.curves["train_loss"][1] == [pytest.approx(expected)]
+    assert trainer.history[0]["train_loss"] == pytest.approx(expected)
+
+
+def test_throughput_counts_samples_per_second_of_training(small, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("d2ldrop.training.trainer.time.perf_counter", lambda: next(clock))
+    trainer, _ = fitted(d2ldrop.backend("numpy"), small)
+    assert trainer.history[0]["seconds"] == 2  # one tick of training, one of validation
+    assert trainer.history[0]["samples_per_second"] == 1437
+
+
+def built_by_hand(d2l, small, weights):
+    """Return a model whose parameters were created beforehand, with given values."""
+    model = d2l.DropoutMLPScratch(**small)
+    d2l.backend.build(model, (d2l.Digits().split(True, d2l.channels_last).X[:2],), d2l.cpu())
+    d2l.set_weights(model, weights)
+    return model
+
+
+def test_dropout_has_a_stream_of_its_own(d2l, small):
+    """How much was drawn for initial weights must not change the masks."""
+    weights = {}
+
+    class Look(Callback):
+        def on_fit_start(self, trainer):
+            weights.update(d2l.get_weights(trainer.model))
+
+    trainer, _ = fitted(d2l, small, callbacks=[Look()])
+    again = Trainer(1, seed=0, progress=False)
+    again.fit(built_by_hand(d2l, small, weights), d2l.Digits())
+    assert again.history[0]["train_loss"] == trainer.history[0]["train_loss"]
+
+
+def test_the_seed_of_a_state_decides_on_its_masks(d2l, small):
+    X, y = d2l.Digits().split(True, d2l.channels_last)
+    model = d2l.DropoutMLPScratch(**{**small, "lr": 1e-12})
+    d2l.backend.build(model, (X[:2],), d2l.cpu())
+    batch, losses = d2l.backend.place((X[:64], y[:64].astype(d2l.backend.label_dtype)), d2l.cpu()), []
+    for seed in (1, 1, 2):
+        _, metrics = d2l.backend.train_step(d2l.backend.init_state(model, seed), batch, 0)
+        losses.append(float(d2l.numpy(metrics["loss"])))
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("what", ["other data", "another model", "predictions"])
+def test_evaluation_in_a_callback_changes_nothing_of_a_training(d2l, small, what):
+    class Evaluate(Callback):
+        def __init__(self):
+            self.other = d2l.SoftmaxRegression(num_outputs=10, lr=0.1)
+            X, y = d2l.Digits().split(False, d2l.channels_last)
+            self.X, self.data = X[:20], d2l.ArrayData(X[:50], y[:50], X[50:90], y[50:90], batch_size=10)
+            Trainer(1, seed=1, progress=False).fit(self.other, d2l.Digits())
+
+        def on_epoch_end(self, trainer):
+            if what == "other data":
+                trainer.evaluate(data=self.data)
+            elif what == "another model":
+                trainer.evaluate(self.other)
+            else:
+                trainer.predict(self.X)
+                trainer.predict(self.X, self.other)
+
+    evaluate = Evaluate()
+    plain, expected = fitted(d2l, small, epochs=3)
+    trainer, model = fitted(d2l, small, epochs=3, callbacks=[evaluate])
+    assert trainer.model is model
+    for row, same in zip(trainer.history, plain.history, strict=True):
+        assert {key: row[key] for key in ("train_loss", "val_loss")} == {
+            key: same[key] for key in ("train_loss", "val_loss")
+        }
+    for name, value in d2l.get_weights(expected).items():
+        np.testing.assert_array_equal(d2l.get_weights(model)[name], value)
+
+
+def test_evaluation_draws_from_no_generator(d2l, small):
+    trainer, _ = fitted(d2l, small)
+    X = d2l.Digits().split(False, d2l.channels_last).X
+    masks = []
+    for evaluate in (lambda: None, trainer.evaluate, lambda: trainer.predict(X)):
+        d2l.seed(3)
+        evaluate()
+        masks.append(d2l.numpy(d2l.dropout_layer(d2l.ones((50, 50)), 0.5)))
+    for mask in masks[1:]:
+        np.testing.assert_array_equal(mask, masks[0])
+
+
+def test_evaluation_needs_no_optimiser(d2l):
+    class Model(d2l.SoftmaxRegression):
+        def configure_optimizers(self):
+            raise AssertionError("asked for an optimiser")
+
+    assert set(Trainer(1).evaluate(Model(num_outputs=10, lr=0.1), d2l.Digits())) == {"val_loss", "val_acc"}
+
+
+def test_predict_scales_pixels(d2l, small):
+    trainer, _ = fitted(d2l, small)
+    X = np.random.default_rng(0).integers(0, 256, d2l.Digits().split(True, d2l.channels_last).X[:9].shape, np.uint8)
+    expected = trainer.predict((X / 255).astype(np.float32))
+    np.testing.assert_allclose(trainer.predict(X), expected, rtol=1e-5, atol=1e-6)
+
+
+def stopped_at(values, **options):
+    """Return after how many epochs early stopping ends a training with given values."""
+    callback = EarlyStopping(**options)
+    trainer = SimpleNamespace(history=[], should_stop=False)
+    callback.on_fit_start(trainer)
+    for value in values:
+        trainer.history.append({callback.monitor: value})
+        callback.on_epoch_end(trainer)
+        if trainer.should_stop:
+            break
+    return len(trainer.history)
+
+
+def test_early_stopping_waits_for_an_improvement():
+    assert stopped_at([5, 4, 3, 2, 1, 0], monitor="val_loss", patience=2) == 6
+    assert stopped_at([0, 1, 2, 3, 4, 5], monitor="val_loss", patience=2) == 3
+    assert stopped_at([0, 1, 2, 3, 4, 5], monitor="val_acc", patience=2) == 6
+    assert stopped_at([5, 4, 3, 2, 1, 0], monitor="val_acc", patience=2) == 3
+    assert stopped_at([5, 6, 4, 5, 5, 5], monitor="val_loss", patience=2) == 5
+
+
+def test_early_stopping_counts_only_changes_above_min_delta():
+    assert stopped_at([1.0, 0.9, 0.8, 0.7], monitor="val_loss", patience=1, min_delta=0.05) == 4
+    assert stopped_at([1.0, 0.9, 0.8, 0.7], monitor="val_loss", patience=1, min_delta=0.2) == 2
+    assert stopped_at([0.1, 0.2, 0.3], monitor="val_acc", patience=1, min_delta=0.2) == 2
+
+
+@pytest.mark.only_jax
+def test_a_reader_s_own_fit_epoch_in_the_book_s_style_of_jax(d2l, small):
+    class Own(Trainer):
+        def fit_epoch(self):
+            for batch in self.train_dataloader:
+                batch = self.prepare_batch(batch)
+                _, grads = self.model.training_step(self.state.params, batch, self.state)
+                self.state = self.state.apply_gradients(grads=grads)
+                self.train_batch_idx += 1
+            for batch in self.val_dataloader:
+                self.model.validation_step(self.state.params, self.prepare_batch(batch), self.state)
+                self.val_batch_idx += 1
+
+    model, trainer = d2l.SoftmaxRegression(num_outputs=10, lr=0.5), Own(4, seed=0, progress=False)
+    trainer.fit(model, d2l.Digits())
+    assert trainer.history[-1]["val_acc"] > 0.8
+    assert trainer.evaluate()["val_acc"] == pytest.approx(trainer.history[-1]["val_acc"], abs=1e-6)
+    X, y = d2l.Digits().split(False, channels_last=True)
+    assert (trainer.predict(X).argmax(axis=1) == y).mean() == pytest.approx(trainer.history[-1]["val_acc"], abs=1e-6)
