@@ -163,7 +163,7 @@ def test_accumulator_and_animator(d2l):
 
 
 def test_evaluation_weighs_samples_not_batches(d2l, own):
-    scores, labels = np.eye(2, dtype=np.float32)[[0, 0, 0, 1]], np.array([0, 0, 0, 0], np.int32)
+    scores, labels = np.eye(2, dtype=np.float32)[[0, 0, 0, 1]], np.zeros(4, d2l.backend.label_dtype)
     batches = [(d2l.array(scores[part]), d2l.array(labels[part])) for part in (slice(0, 3), slice(3, 4))]
     assert d2l.evaluate_accuracy(lambda X: X, batches) == 0.75
     losses = [

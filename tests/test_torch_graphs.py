@@ -104,6 +104,7 @@ def test_a_step_waits_for_no_number(d2l, small, kind):
     d2l.backend.build(model, (torch.zeros(2, 1, 8, 8),), torch.device("cpu"))
     model.to("meta")
     images, labels = torch.empty(8, 1, 8, 8, device="meta"), torch.empty(8, dtype=torch.int64, device="meta")
+    model.configure_optimizers = lambda: d2l.SGD(model.parameters(), lr=0.1)
     state = d2l.backend.init_state(model, seed=None)
     _, metrics = d2l.backend.train_step(state, (images, labels), clip=1.0)
     assert {key: value.device.type for key, value in metrics.items()} == {"loss": "meta", "acc": "meta"}
