@@ -1,0 +1,249 @@
+"""Break the library on purpose, one place at a time, and check that a test notices: python tests/mutants.py [NAME ...].
+
+Each mutant is a change of one place in a copy of the package, and the test that must fail then. No mutant needs data
+that has to be downloaded.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    """A deliberate fault."""
+
+    file: str  # below d2ldrop/
+    old: str
+    new: str
+    test: str  # below tests/
+    backend: str = "numpy"
+
+
+MUTANTS = {
+    "no shuffling": Mutant(
+        "training/trainer.py",
+        "self._order.permutation(len(self._train_data[-1]))",
+        "np.arange(len(self._train_data[-1]))",
+        "test_trainer.py::test_fit_shuffles_samples_anew_in_each_epoch",
+    ),
+    "the same permutation in every epoch": Mutant(
+        "training/trainer.py",
+        "self._order.permutation(len(self._train_data[-1]))",
+        "np.random.default_rng(0).permutation(len(self._train_data[-1]))",
+        "test_trainer.py::test_fit_shuffles_samples_anew_in_each_epoch",
+    ),
+    "loaders shuffle batches, not samples": Mutant(
+        "data/modules.py",
+        "order = self.rng.permutation(count) if self.shuffle else np.arange(count)",
+        "order = np.arange(count)",
+        "test_trainer.py::test_samples_are_shuffled_not_batches",
+    ),
+    "clipping per layer (NumPy)": Mutant(
+        "numpy/backend.py",
+        "        norm = np.sqrt(sum(np.vdot(grad, grad) for grad in grads))\n        if norm > grad_clip_val:\n"
+        "            for grad in grads:\n                grad *= grad_clip_val / norm\n",
+        "        for grad in grads:\n            norm = np.sqrt(np.vdot(grad, grad))\n"
+        "            if norm > grad_clip_val:\n                grad *= grad_clip_val / norm\n",
+        "test_trainer.py::test_gradients_are_clipped_to_a_common_norm",
+    ),
+    "dropout's seed ignored by the trainer": Mutant(
+        "training/trainer.py",
+        "self.backend.init_state(model, integer(dropout) if seeded else None)",
+        "self.backend.init_state(model, None)",
+        "test_trainer.py::test_dropout_has_a_stream_of_its_own",
+    ),
+    "dropout's seed ignored by a backend": Mutant(
+        "torch/backend.py",
+        "        if seed is not None:\n            torch.manual_seed(seed)\n        return State(",
+        "        return State(",
+        "test_trainer.py::test_the_seed_of_a_state_decides_on_its_masks",
+        "torch",
+    ),
+    "points of the board not weighted by samples": Mutant(
+        "training/metrics.py",
+        "self._recent[prefix + key] = _mean(numbers[key], sizes)",
+        "self._recent[prefix + key] = float(np.mean(numbers[key]))",
+        "test_trainer.py::test_points_of_the_board_weigh_samples",
+    ),
+    "means not weighted by samples": Mutant(
+        "training/metrics.py",
+        "float(np.average(values, weights=sizes))",
+        "float(np.average(values))",
+        "test_trainer.py::test_metrics_weigh_samples",
+    ),
+    "two class names swapped": Mutant(
+        "data/fashion_mnist.py",
+        '"sandal", "shirt"',
+        '"shirt", "sandal"',
+        "test_data.py::test_class_names_are_fashion_mnist_s_in_their_order",
+    ),
+    "EarlyStopping with the sign turned": Mutant(
+        "training/callbacks.py",
+        'value = -row[self.monitor] if self.monitor.endswith("acc")',
+        'value = -row[self.monitor] if not self.monitor.endswith("acc")',
+        "test_trainer.py::test_early_stopping_waits_for_an_improvement",
+    ),
+    "min_delta ignored": Mutant(
+        "training/callbacks.py",
+        "self.best - self.min_delta",
+        "self.best",
+        "test_trainer.py::test_early_stopping_counts_only_changes_above_min_delta",
+    ),
+    "digits for validation that are trained on": Mutant(
+        "data/digits.py",
+        "Split(X[cut:], y[cut:])",
+        "Split(X[:360], y[:360])",
+        "test_data.py::test_no_sample_is_both_for_training_and_for_validation",
+    ),
+    "arrays for validation that are trained on": Mutant(
+        "data/modules.py",
+        "Split(train.X[cut:], train.y[cut:])",
+        "Split(train.X[:2], train.y[:2])",
+        "test_data.py::test_no_sample_is_both_for_training_and_for_validation",
+    ),
+    "evaluate_accuracy as a mean of batch means": Mutant(
+        "functional.py",
+        "        correct.append(backend.num_correct(backend.outputs(net, X), y))\n        samples += len(y)\n",
+        "        correct.append(backend.num_correct(backend.outputs(net, X), y) / len(y))\n        samples += 1\n",
+        "test_functional.py::test_evaluation_weighs_samples_not_batches",
+    ),
+    "titles of predict_ch3 swapped": Mutant(
+        "functional.py",
+        "zip(get_fashion_mnist_labels(y[:n]), get_fashion_mnist_labels(guessed[:n]), strict=True)",
+        "zip(get_fashion_mnist_labels(guessed[:n]), get_fashion_mnist_labels(y[:n]), strict=True)",
+        "test_functional.py::test_predictions_have_the_true_label_above_the_predicted_one",
+    ),
+    "colours of predict --plot swapped": Mutant(
+        "cli/commands.py",
+        'set_color("black" if right else "red")',
+        'set_color("red" if right else "black")',
+        "test_cli.py::test_predictions_are_drawn_below_their_labels_and_wrong_ones_are_red",
+    ),
+    "compare ignores --shared-masks": Mutant(
+        "cli/commands.py",
+        "args.shared_masks, **hparams",
+        "False, **hparams",
+        "test_cli.py::test_compare_shares_masks_on_request",
+    ),
+    "compare ignores --lr": Mutant(
+        "cli/commands.py",
+        'for key in ("lr", "dropout_1", "dropout_2")',
+        'for key in ("dropout_1", "dropout_2")',
+        "test_cli.py::test_compare_takes_the_options_of_training",
+    ),
+    "compare ignores --dropout-2": Mutant(
+        "cli/commands.py",
+        'for key in ("lr", "dropout_1", "dropout_2")',
+        'for key in ("lr", "dropout_1")',
+        "test_cli.py::test_compare_takes_the_options_of_training",
+    ),
+    "train ignores --dropout-2": Mutant(
+        "cli/commands.py",
+        "dropout_2=args.dropout_2",
+        "dropout_2=0.5",
+        "test_cli.py::test_train_takes_its_options",
+    ),
+    "samples_per_second doubled": Mutant(
+        "training/trainer.py",
+        '"samples_per_second": samples /',
+        '"samples_per_second": 2 * samples /',
+        "test_trainer.py::test_throughput_counts_samples_per_second_of_training",
+    ),
+    "uint8 not scaled in predict": Mutant(
+        "numpy/backend.py",
+        "return model(as_floats(X))",
+        "return model(X)",
+        "test_trainer.py::test_predict_scales_pixels",
+    ),
+    "batch statistics never updated (JAX)": Mutant(
+        "jax/steps.py",
+        '.get("batch_stats", state.batch_stats)',
+        '.get("nothing", state.batch_stats)',
+        "test_readers.py::test_batch_statistics_are_updated_in_training",
+        "jax",
+    ),
+    "8 rounds of Threefry": Mutant(
+        "jax/masks.py",
+        "for i in range(20):",
+        "for i in range(8):",
+        "test_dropout.py::test_threefry_gives_known_answers",
+        "jax",
+    ),
+    "tf.Variable of a reader not trained": Mutant(
+        "tf/keras_model.py",
+        "if isinstance(value, tf.Variable):",
+        "if False:",
+        "test_readers.py::test_variables_of_a_reader_are_trained_and_saved",
+        "tf",
+    ),
+    "TensorFlow's trace seed removed": Mutant(
+        "tf/backend.py",
+        "tf.compat.v1.set_random_seed(self.seed + rows.shape[1])",
+        "pass",
+        "test_readers.py::test_compiled_functions_for_other_batch_sizes_draw_other_numbers",
+        "tf",
+    ),
+    "evaluate trains on what it was given": Mutant(
+        "training/trainer.py",
+        "view = copy.copy(self)",
+        "view = self",
+        "test_trainer.py::test_evaluation_in_a_callback_changes_nothing_of_a_training",
+    ),
+    "layers in containers not found (NumPy)": Mutant(
+        "numpy/layers.py",
+        "elif isinstance(value, (list, tuple, dict)):",
+        "elif isinstance(value, tuple):",
+        "test_readers.py::test_layers_in_containers_and_layers_with_parameters_of_their_own_by_hand",
+    ),
+    "masks drop with probability 1 - p": Mutant(
+        "randomness.py",
+        "return Odds(threshold * 2**bits // LANES, scale, bits)",
+        "return Odds((LANES - threshold) * 2**bits // LANES, scale, bits)",
+        "test_dropout.py::test_each_element_is_zero_or_scaled",
+    ),
+}
+
+
+def survives(mutant: Mutant) -> bool:
+    """Return True if the test passes although the mutant is in place."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("d2ldrop", "tests"):
+            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("pyproject.toml", "conftest.py"):
+            shutil.copy(ROOT / part, folder)
+        path = Path(folder, "d2ldrop", mutant.file)
+        source = path.read_text(encoding="utf-8")
+        if mutant.old not in source:
+            raise SystemExit(f"{mutant.file} has no {mutant.old!r} any more")
+        path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{mutant.test}"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": folder, "D2LDROP_BACKENDS": mutant.backend},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode not in (0, 1):
+            raise SystemExit(done.stdout)
+        return done.returncode == 0
+
+
+def main(names: list[str]) -> int:
+    """Try the mutants of some names, or all of them; return 1 if one survives."""
+    alive = []
+    for name in names or MUTANTS:
+        noticed = not survives(MUTANTS[name])
+        print(f"{'noticed' if noticed else 'NOT NOTICED'}: {name}, by {MUTANTS[name].test}", flush=True)
+        alive += [] if noticed else [name]
+    print(f"{len(names or MUTANTS) - len(alive)} noticed, {len(alive)} not noticed: {', '.join(alive) or 'none'}")
+    return bool(alive)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
