@@ -1,4 +1,4 @@
-"""Fixtures: `d2l` is each installed adapter in turn; markers of a test say for which it runs."""
+"""Fixtures: `d2l` is each installed adapter; the markers of a test say for which it runs."""
 
 import importlib
 import os

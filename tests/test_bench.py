@@ -61,7 +61,7 @@ def test_plain_loops_learn_as_well(d2l):
     assert max(epoch() for _ in range(8)) > 0.8
 
 
-def test_growing_time_is_fitted(monkeypatch):
+def test_scale_fits_an_exponent(monkeypatch):
     monkeypatch.setattr(bench, "alternate", lambda who, repeats: {size: [1e-6 * float(size) ** 0.5] for size in who})
     monkeypatch.setattr(bench, "_epoch", lambda model, data: None)
     rows = bench.measure("numpy", ["scale"], Digits, repeats=1)
@@ -69,7 +69,7 @@ def test_growing_time_is_fitted(monkeypatch):
     assert all(row["exponent"] == pytest.approx(0.5) for row in rows)
 
 
-def test_several_backends_are_measured_in_processes_of_their_own(monkeypatch, capsys, tmp_path):
+def test_bench_measures_each_backend_in_its_own_process(monkeypatch, capsys, tmp_path):
     asked = []
 
     def run(command, **kwargs):
@@ -93,7 +93,7 @@ def test_several_backends_are_measured_in_processes_of_their_own(monkeypatch, ca
     assert "Expected times" in capsys.readouterr().err
 
 
-def test_a_backend_that_cannot_be_measured(monkeypatch):
+def test_bench_raises_when_a_process_fails(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: subprocess.CompletedProcess(command, 1, ""))
     with pytest.raises(d2ldrop.UsageError, match="It ended with status 1"):
         bench.bench(["numpy", "torch"], ["memory"], "digits", 1, "cpu")

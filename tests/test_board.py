@@ -45,14 +45,14 @@ def notebook(monkeypatch):
     return shown
 
 
-def test_points_are_means_of_every_n():
+def test_draw_averages_every_n_points():
     board = ProgressBoard()
     for x in range(10):
         board.draw(x, 2 * x, "a", every_n=4)
     assert board.curves == {"a": ([1.5, 5.5], [3, 11])}
 
 
-def test_a_script_draws_nothing():
+def test_board_imports_no_matplotlib_in_a_script():
     code = (
         "import sys; from d2ldrop.plots.board import ProgressBoard; board = ProgressBoard()\n"
         "for x in range(10): board.draw(x, x, 'a')\n"
@@ -61,7 +61,7 @@ def test_a_script_draws_nothing():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_a_notebook_is_known_by_its_shell(monkeypatch):
+def test_in_notebook_recognises_jupyter_shells(monkeypatch):
     jupyter = type("ZMQInteractiveShell", (), {})
     shells = {jupyter: True, type("Shell", (jupyter,), {}): True, type("TerminalInteractiveShell", (), {}): False}
     for shell, expected in shells.items():
@@ -71,7 +71,7 @@ def test_a_notebook_is_known_by_its_shell(monkeypatch):
     assert not boards.in_notebook()
 
 
-def test_a_notebook_has_one_output_and_one_line_per_curve(notebook, monkeypatch):
+def test_board_updates_one_output_with_one_line_per_curve(notebook, monkeypatch):
     monkeypatch.setattr(boards, "SHARE", 1e9)  # redraw at every point
     board = ProgressBoard(xlabel="epoch", xlim=(0, 5))
     for x in range(5):
@@ -89,7 +89,7 @@ def test_a_notebook_has_one_output_and_one_line_per_curve(notebook, monkeypatch)
     assert board.axes.get_ylim()[1] > 10
 
 
-def test_the_legend_shows_curves_as_they_are_now(notebook, monkeypatch):
+def test_legend_follows_line_styles(notebook, monkeypatch):
     monkeypatch.setattr(boards, "SHARE", 1e9)
     board = ProgressBoard()
     board.draw(1, 1, "first")  # a single point has a marker, a line has none
@@ -108,7 +108,7 @@ def test_redrawing_is_throttled(notebook):
     assert board.axes.get_lines()[0].get_xdata()[-1] == 1999
 
 
-def test_the_end_of_a_cell_shows_the_last_points(notebook):
+def test_board_shows_the_last_points_at_the_end_of_a_cell(notebook):
     board = ProgressBoard()
     events = boards.kernel().events
     for cell in (1, 2):
@@ -125,7 +125,7 @@ def test_the_end_of_a_cell_shows_the_last_points(notebook):
     assert len(notebook) == shown
 
 
-def test_the_picture_keeps_its_size(notebook):
+def test_board_keeps_its_size(notebook):
     board, sizes = ProgressBoard(xlabel="epoch"), set()
     for y in (1, 0.25, -1e-6, 123_456):  # their ticks are of different widths
         board.draw(len(sizes), y, "a")
@@ -136,7 +136,7 @@ def test_the_picture_keeps_its_size(notebook):
     assert len(sizes) == 1
 
 
-def test_own_axes_do_not_pile_up_curves(notebook):
+def test_board_on_given_axes_removes_old_curves(notebook):
     from matplotlib import pyplot as plt
 
     for given_by in ("fig", "axes", "both"):
@@ -149,19 +149,19 @@ def test_own_axes_do_not_pile_up_curves(notebook):
             board.reset(None, display=True)
 
 
-def test_display_off_is_silent(notebook, d2l, small):
+def test_board_without_display_draws_nothing(notebook, d2l, small):
     d2ldrop.Trainer(1, seed=0, progress=False).fit(d2l.DropoutMLP(**small), d2l.Digits())
     assert notebook == []
 
 
-def test_training_animates(notebook, d2l, small):
+def test_fit_draws_the_board_in_a_notebook(notebook, d2l, small):
     d2ldrop.Trainer(2, seed=0).fit(d2l.DropoutMLP(**small), d2l.Digits())
     assert notebook[0][0] == "display"
     labels = {line.get_label() for line in notebook[-1][1].axes[0].get_lines()}
     assert labels == {"train_loss", "train_acc", "val_loss", "val_acc"}
 
 
-def test_one_batch_per_epoch_is_drawn(notebook, d2l, small, tmp_path):
+def test_board_with_one_batch_per_epoch(notebook, d2l, small, tmp_path):
     X, y = d2l.Digits().split(train=True)
     model = d2l.DropoutMLP(**small)
     d2ldrop.Trainer(2, seed=0).fit(model, d2l.ArrayData(X[:50], y[:50], X[50:60], y[50:60], batch_size=64))

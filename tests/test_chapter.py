@@ -9,13 +9,13 @@ from d2ldrop.studies import compare
 
 
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
-def test_ten_epochs_at_the_chapter_s_values(d2l, kind, hparams, fashion_mnist):
+def test_chapter_values_reach_their_accuracy(d2l, kind, hparams, fashion_mnist):
     trainer = d2ldrop.Trainer(10, seed=0, progress=False)
     trainer.fit(getattr(d2l, kind)(**hparams), d2l.FashionMNIST(batch_size=256, root=fashion_mnist))
     assert trainer.history[-1]["val_acc"] >= 0.83
 
 
-def test_the_older_edition_s_values(d2l, hparams, fashion_mnist):
+def test_older_edition_values_reach_their_accuracy(d2l, hparams, fashion_mnist):
     """From seed to seed the best of ten epochs lies between 0.857 and 0.867, and rounding moves it as much."""
     trainer = d2ldrop.Trainer(10, seed=0, progress=False)
     model = d2l.DropoutMLPScratch(**{**hparams, "dropout_1": 0.2, "lr": 0.5})
@@ -24,7 +24,7 @@ def test_the_older_edition_s_values(d2l, hparams, fashion_mnist):
 
 
 @pytest.mark.skip_numpy
-def test_every_step_is_the_oracle_s(d2l, hparams, fashion_mnist):
+def test_each_step_agrees_with_numpy(d2l, hparams, fashion_mnist):
     """Through an epoch of the real thing, each step from NumPy's weights and masks gives NumPy's loss and weights.
 
     Now and then an activation that is zero up to rounding gets another sign, which changes a gradient a little.
@@ -55,7 +55,7 @@ def test_every_step_is_the_oracle_s(d2l, hparams, fashion_mnist):
     assert max(apart) < 0.1
 
 
-def test_the_same_seed_gives_the_same_curve_everywhere(d2l, fashion_mnist):
+def test_shared_masks_give_the_curve_of_numpy(d2l, fashion_mnist):
     """With shared masks each framework follows NumPy's losses step by step, for an epoch of the real thing.
 
     Rounding moves them 2e-7 apart, until some activation that is zero up to rounding gets another sign: that changes a

@@ -130,18 +130,18 @@ def test_compare_prints_a_table_and_draws_a_plot(tmp_path, capsys):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_quiet(d2l, capsys):
+def test_train_quiet_prints_nothing(d2l, capsys):
     assert run("train", "--backend", d2l.name, *QUICK, "--quiet") == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_auto_takes_fashion_mnist_when_it_is_there(fashion_mnist, monkeypatch, capsys):
+def test_train_auto_uses_fashion_mnist_if_found(fashion_mnist, monkeypatch, capsys):
     monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
     assert run("train", "--backend", "numpy", "--epochs", "1", "--hidden-1", "8", "--hidden-2", "8") == 0
     assert f"data: Fashion-MNIST, from {fashion_mnist}" in capsys.readouterr().out
 
 
-def test_auto_takes_the_digits_when_fashion_mnist_cannot_be_had(monkeypatch, capsys, tmp_path):
+def test_train_auto_falls_back_to_digits(monkeypatch, capsys, tmp_path):
     def nowhere(*_, **__):
         raise DataNotFoundError("no network")
 
@@ -173,7 +173,7 @@ def test_auto_takes_the_digits_when_fashion_mnist_cannot_be_had(monkeypatch, cap
         (["predict"], "--weights"),
     ],
 )
-def test_wrong_use_exits_with_2_and_one_line(argv, message, capsys):
+def test_usage_errors_exit_with_2_and_one_line(argv, message, capsys):
     assert run(*argv) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -188,7 +188,7 @@ def test_wrong_use_exits_with_2_and_one_line(argv, message, capsys):
         (["predict", "--weights", __file__], "to be a safetensors file"),
     ],
 )
-def test_a_failure_exits_with_1_and_one_line(argv, message, capsys):
+def test_failures_exit_with_1_and_one_line(argv, message, capsys):
     assert run(*argv) == 1
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
@@ -197,7 +197,7 @@ def test_a_failure_exits_with_1_and_one_line(argv, message, capsys):
         cli.main([*argv, "--debug"])
 
 
-def test_an_interrupt_keeps_what_was_trained(monkeypatch, tmp_path, capsys):
+def test_train_saves_weights_after_an_interrupt(monkeypatch, tmp_path, capsys):
     class Interrupting(commands.EpochLines):
         def on_epoch_end(self, trainer):
             if trainer.history[-1]["epoch"] == 2:
@@ -210,14 +210,14 @@ def test_an_interrupt_keeps_what_was_trained(monkeypatch, tmp_path, capsys):
     assert run("predict", "--backend", "numpy", "--weights", weights) == 0
 
 
-def test_a_gpu_that_is_not_there(d2l, capsys):
+def test_train_rejects_a_missing_gpu(d2l, capsys):
     if d2l.num_gpus():
         pytest.skip("there is a GPU")
     assert run("train", "--backend", d2l.name, *QUICK, "--device", "gpu") == 1
     assert f"Expected a GPU that {d2l.name} can use" in capsys.readouterr().err
 
 
-def test_info(capsys):
+def test_info_lists_backends_and_data(capsys):
     assert run("info") == 0
     shown = capsys.readouterr().out
     assert "numpy" in shown
@@ -225,7 +225,7 @@ def test_info(capsys):
     assert "devices: cpu" in shown
 
 
-def test_as_a_module_and_into_a_closed_pipe():
+def test_module_entry_point_and_closed_pipe():
     command = [sys.executable, "-m", "d2ldrop"]
     shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
     assert shown.count(".") == 2
@@ -238,7 +238,7 @@ def test_as_a_module_and_into_a_closed_pipe():
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "compare", "bench"])
-def test_help_tells_defaults_where_there_are_some(command, capsys):
+def test_help_shows_defaults(command, capsys):
     assert run(command, "--help") == 0
     shown = capsys.readouterr().out
     assert "(default: cpu)" in shown or "(default: fashion-mnist)" in shown or "(default: auto)" in shown

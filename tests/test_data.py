@@ -26,7 +26,7 @@ def tiny(tmp_path):
     return tmp_path
 
 
-def test_the_real_fashion_mnist(d2l, fashion_mnist):
+def test_fashion_mnist_files(d2l, fashion_mnist):
     data = d2l.FashionMNIST(batch_size=256, root=fashion_mnist)
     assert (len(data.train_dataloader()), len(data.val_dataloader())) == (235, 40)
     X, y = next(iter(data.val_dataloader()))
@@ -42,12 +42,12 @@ def test_the_real_fashion_mnist(d2l, fashion_mnist):
         assert np.bincount(stored.y).tolist() == [count] * 10
 
 
-def test_the_published_hashes(fashion_mnist):
+def test_fashion_mnist_hashes(fashion_mnist):
     for name, sha256 in d2ldrop.FashionMNIST.SHA256.items():
         assert hashlib.sha256((fashion_mnist / name).read_bytes()).hexdigest() == sha256
 
 
-def test_resize(d2l, tiny):
+def test_fashion_mnist_resizes_images(d2l, tiny):
     data = d2l.FashionMNIST(batch_size=4, resize=(14, 20), root=tiny)
     X, _ = next(iter(data.train_dataloader()))
     assert tuple(X.shape) == ((4, 14, 20, 1) if d2l.channels_last else (4, 1, 14, 20))
@@ -57,7 +57,7 @@ def test_resize(d2l, tiny):
         d2l.FashionMNIST(resize=(0, 5), root=tiny)
 
 
-def test_places_in_their_order(tiny, tmp_path, monkeypatch):
+def test_locate_searches_folders_in_order(tiny, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -81,7 +81,7 @@ def test_places_in_their_order(tiny, tmp_path, monkeypatch):
         (gzip.compress(bytes((0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2)) + bytes(7)), "hold 8 elements"),
     ],
 )
-def test_damaged_files(tiny, content, message):
+def test_read_idx_rejects_damaged_files(tiny, content, message):
     path = tiny / "train-images-idx3-ubyte.gz"
     path.write_bytes(content)
     with pytest.raises(d2ldrop.DataError, match=message) as raised:
@@ -89,7 +89,7 @@ def test_damaged_files(tiny, content, message):
     assert str(path) in str(raised.value)
 
 
-def test_images_without_labels(tiny):
+def test_fashion_mnist_rejects_images_without_labels(tiny):
     idx_file(tiny / "train-labels-idx1-ubyte.gz", np.zeros(19, np.uint8))
     with pytest.raises(ValueError, match=r"Expected as many samples as labels, at least 1\. Received: 20, 19"):
         d2ldrop.FashionMNIST(root=tiny)
@@ -101,7 +101,7 @@ def test_read_idx_reads_what_was_written(tmp_path):
     np.testing.assert_array_equal(read_idx(tmp_path / "a.gz", ndim=3), array)
 
 
-def test_digits_are_the_same_every_time_and_split(d2l):
+def test_digits_split_is_fixed(d2l):
     first, second = d2l.Digits(), d2l.Digits()
     for train, count in ((True, 1437), (False, 360)):
         X, y = first.split(train, d2l.channels_last)
@@ -111,7 +111,7 @@ def test_digits_are_the_same_every_time_and_split(d2l):
         assert np.bincount(y).min() > 0.07 * count
 
 
-def test_arrays_of_the_framework_make_a_data_set(d2l):
+def test_array_data_takes_arrays_of_the_framework(d2l):
     X, y = d2l.array(np.arange(30, dtype=np.float32).reshape(10, 3)), d2l.array(np.arange(10, dtype=np.int32))
     data = d2l.ArrayData(X, y, batch_size=3, class_names=list("abcdefghij"))
     assert data.split(train=True).X.shape == (8, 3)
@@ -137,12 +137,12 @@ def test_arrays_of_the_framework_make_a_data_set(d2l):
         ((np.zeros((3, 2)), np.array([0, 1, 2]), None, None, 4, ["a"]), "3 class names"),
     ],
 )
-def test_wrong_arrays(arguments, message):
+def test_array_data_rejects_wrong_arrays(arguments, message):
     with pytest.raises(d2ldrop.D2LDropError, match=message):
         d2ldrop.ArrayData(*arguments)
 
 
-def test_a_tensorloader_takes_some_of_the_samples(d2l):
+def test_get_tensorloader_selects_samples(d2l):
     tensors = (d2l.array(np.arange(10.0, dtype=np.float32)[:, None]), d2l.array(np.arange(10)))
     data = d2l.DataModule()
     data.batch_size = 2

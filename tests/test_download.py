@@ -45,7 +45,7 @@ def mirror():
         thread.join()
 
 
-def test_files_arrive_and_are_not_fetched_again(mirror, tmp_path):
+def test_fetch_downloads_once(mirror, tmp_path):
     folder = tmp_path / "cache"
     for _ in range(2):
         assert download.fetch(SHA256, [f"{mirror}/good"], folder) == folder
@@ -54,31 +54,31 @@ def test_files_arrive_and_are_not_fetched_again(mirror, tmp_path):
 
 
 @pytest.mark.parametrize("bad", ["wrong", "short", "nowhere"])
-def test_a_bad_mirror_is_passed_over(mirror, tmp_path, bad):
+def test_fetch_skips_a_bad_mirror(mirror, tmp_path, bad):
     download.fetch(SHA256, [f"{mirror}/{bad}", f"{mirror}/good"], tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == CONTENT
 
 
 @pytest.mark.parametrize("bad", ["wrong", "short", "nowhere"])
-def test_without_a_good_mirror_nothing_is_left(mirror, tmp_path, bad):
+def test_fetch_leaves_no_partial_file(mirror, tmp_path, bad):
     with pytest.raises(d2ldrop.DataNotFoundError, match=r"Could not download a.gz.*root=") as raised:
         download.fetch(SHA256, [f"{mirror}/{bad}"], tmp_path)
     assert f"{mirror}/{bad}" in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_file_in_the_cache_is_replaced(mirror, tmp_path):
+def test_fetch_replaces_a_damaged_file(mirror, tmp_path):
     (tmp_path / "a.gz").write_bytes(b"damaged")
     download.fetch(SHA256, [f"{mirror}/good"], tmp_path)
     assert (tmp_path / "a.gz").read_bytes() == CONTENT["a.gz"]
 
 
-def test_a_server_that_is_not_there(tmp_path):
+def test_fetch_reports_a_refused_connection(tmp_path):
     with pytest.raises(FileNotFoundError, match="ConnectionError"):
         download.fetch(SHA256, ["http://127.0.0.1:9"], tmp_path)
 
 
-def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
+def test_fetch_times_out(tmp_path, monkeypatch):
     import socket
 
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
@@ -88,7 +88,7 @@ def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
             download.fetch(SHA256, [address], tmp_path)
 
 
-def test_fashion_mnist_is_fetched_when_it_is_nowhere(mirror, tmp_path, monkeypatch, fashion_mnist):
+def test_fashion_mnist_downloads_missing_files(mirror, tmp_path, monkeypatch, fashion_mnist):
     """The whole way on the real files: an empty machine, a mirror, the cache folder, and no second download."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("D2LDROP_DATA", raising=False)
@@ -102,6 +102,6 @@ def test_fashion_mnist_is_fetched_when_it_is_nowhere(mirror, tmp_path, monkeypat
     assert len(Mirror.asked) == 4
 
 
-def test_mirrors_are_asked_over_https():
+def test_mirrors_use_https():
     assert all(address.startswith("https://") for address in FashionMNIST.MIRRORS)
     assert len(FashionMNIST.MIRRORS) >= 2

@@ -73,7 +73,7 @@ def test_a_dropped_inf_or_nan_becomes_zero(d2l, own):
             assert not host(d2l, d2ldrop.dropout_layer(X, 1)).any()
 
 
-def test_a_p_of_almost_1_leaves_no_nan(d2l, own):
+def test_p_near_1_gives_no_nan(d2l, own):
     """The scale is 65536 then, more than float16 holds."""
     for dtype in own.FLOATS:
         assert not host(
@@ -107,7 +107,7 @@ def test_any_shape(d2l, own, shape):
         assert np.all((after == 0) | np.isclose(after, before / (1 - odds(p).threshold / 2 ** odds(p).bits or 1)))
 
 
-def test_views_that_are_not_contiguous(d2l, own):
+def test_non_contiguous_views(d2l, own):
     if not own.HAS_VIEWS:
         pytest.skip("all arrays of this framework are contiguous")
     X = inputs(own, d2l, (40, 50)).T[::2, 1:]
@@ -144,19 +144,19 @@ def test_a_dropped_inf_has_gradient_zero(d2l, own):
 
 
 @pytest.mark.parametrize("p", [1.2, -0.1, math.nan, math.inf, "0.5", None, [0.5], 1j, b"0.5", np.array([0.1, 0.2])])
-def test_a_p_that_is_no_probability_is_refused(d2l, own, p):
+def test_dropout_layer_rejects_invalid_p(d2l, own, p):
     with pytest.raises((ValueError, TypeError), match=r"Expected dropout to be a number in \[0, 1\]. Received: "):
         d2ldrop.dropout_layer(inputs(own, d2l), p)
 
 
-def test_a_tensor_of_one_element_is_a_number(d2l):
+def test_dropout_layer_takes_p_as_a_tensor_of_one_element(d2l):
     p = d2l.array(np.float32(0.5))
     assert set(host(d2l, d2ldrop.dropout_layer(d2l.ones((100,)), p))) == {0.0, 2.0}
     with pytest.raises(TypeError, match="Expected dropout"):
         d2ldrop.dropout_layer(d2l.ones((100,)), d2l.array(np.array([0.5, 0.5], np.float32)))
 
 
-def test_complex_numbers_are_refused(d2l):
+def test_dropout_layer_rejects_complex_numbers(d2l):
     with pytest.raises(TypeError, match="Expected X to hold real numbers"):
         d2ldrop.dropout_layer(d2l.array(np.ones(3, np.complex64)), 0.5)
 
@@ -182,7 +182,7 @@ def test_streams_are_independent_and_repeatable():
 
 
 @pytest.mark.parametrize("p", [1e-4, 0.2, 0.5, 1 - 1e-4])
-def test_as_many_are_kept_as_should_be(d2l, p):
+def test_keep_rate_over_ten_million_draws(d2l, p):
     """Count what is kept in ten million draws: within 5 standard deviations of the realised p."""
     d2l.seed(5)
     X, total, calls = d2l.ones((1000, 1000)), 0, 10
@@ -212,7 +212,7 @@ def test_masks_are_independent(d2l, p):
         assert abs((a * b).mean()) * math.sqrt(a.size) < 5, name
 
 
-def test_runs_are_as_long_as_they_should_be(d2l):
+def test_number_of_runs_in_a_mask(d2l):
     """Wald and Wolfowitz: there are as many runs of equal elements as in fair coin tosses."""
     d2l.seed(8)
     kept = host(d2l, d2ldrop.dropout_layer(d2l.ones((1000, 1000)), 0.5)).ravel() > 0
@@ -248,7 +248,7 @@ def test_shared_masks_drop_the_same_elements_everywhere(d2l):
 
 @pytest.mark.gpu
 @pytest.mark.skip_numpy
-def test_on_a_gpu_the_mask_is_made_there(d2l, own):
+def test_mask_is_drawn_on_the_gpu(d2l, own):
     for dtype in own.FLOATS:
         X = d2l.to(inputs(own, d2l, dtype=dtype), d2l.gpu())
         Y = d2ldrop.dropout_layer(X, 0.5)

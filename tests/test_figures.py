@@ -69,13 +69,13 @@ def test_a_whole_layer_may_be_dropped():
 
 
 @pytest.mark.parametrize("sizes", [(), (3,), (3, 0), (3, 2.5), (3, True), (3, "2")])
-def test_wrong_sizes(sizes):
+def test_draw_network_rejects_wrong_sizes(sizes):
     with pytest.raises(d2ldrop.ArgumentError, match=r"two or more positive integers\. Received: \["):
         by_hand.draw_network(sizes)
 
 
 @pytest.mark.parametrize("masks", [[], [np.ones(3)], [np.ones(3), np.ones(5)], [np.ones((1, 3)), np.ones(4)]])
-def test_wrong_masks(masks):
+def test_draw_network_rejects_wrong_masks(masks):
     with pytest.raises(d2ldrop.ArgumentError, match=r"of shapes \[\(3,\), \(4,\)\]\. Received: \["):
         by_hand.draw_network((2, 3, 4, 1), masks)
 
@@ -99,7 +99,7 @@ def test_confusion(d2l):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2"]
 
 
-def test_confusion_has_room_for_classes_that_do_not_occur():
+def test_confusion_shows_classes_that_do_not_occur():
     axes = by_hand.show_confusion([1], [1], list("abc"), shares=True)
     assert cells(axes) == [["0", "0", "0"], ["0", "100", "0"], ["0", "0", "0"]]
 
@@ -130,7 +130,7 @@ def test_ten_classes_fit_on_a_page_without_touching():
         (([0, 2], [0, 1], ["a", "b"]), "Expected 3 class names. Received: 2"),
     ],
 )
-def test_wrong_labels(arguments, message):
+def test_confusion_rejects_wrong_labels(arguments, message):
     with pytest.raises(d2ldrop.DataError, match=message):
         by_hand.show_confusion(*arguments)
 
@@ -173,7 +173,7 @@ def test_no_mistakes():
         ({"y": [0, 1, 2, 3, 0], "names": ["a", "b", "c"]}, "Expected 4 class names. Received: 3"),
     ],
 )
-def test_wrong_predictions(changes, message):
+def test_show_mistakes_rejects_wrong_predictions(changes, message):
     arguments = dict(zip(("images", "y", "probabilities"), some_predictions(by_hand), strict=True)) | changes
     with pytest.raises(d2ldrop.DataError, match=message):
         by_hand.show_mistakes(**arguments)

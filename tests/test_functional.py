@@ -70,7 +70,7 @@ def test_train_and_predict(d2l, own, make):
     assert axes[0].images[0].get_array().shape == (8, 8)
 
 
-def test_accuracy_counts(d2l):
+def test_accuracy_counts_correct_predictions(d2l):
     Y_hat = d2l.array(np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], np.float32))
     y = d2l.array(np.array([1, 1, 1], np.int32))
     assert d2l.accuracy(Y_hat, y) == 2.0
@@ -79,7 +79,7 @@ def test_accuracy_counts(d2l):
 
 @pytest.mark.only_numpy
 @pytest.mark.only_jax
-def test_a_net_whose_gradients_cannot_be_found_is_refused(d2l, own):
+def test_train_epoch_ch3_rejects_nets_without_gradients(d2l, own):
     train_iter, _ = iterators(d2l)
     loss = own.concise_net(d2l, 0).losses[0]
     with pytest.raises(d2ldrop.UsageError, match=r"Expected a net.* Received.*function"):
@@ -87,7 +87,7 @@ def test_a_net_whose_gradients_cannot_be_found_is_refused(d2l, own):
 
 
 @pytest.mark.only_numpy
-def test_a_loss_by_hand_knows_its_gradient(d2l):
+def test_cross_entropy_loss_gradient(d2l):
     rng = np.random.default_rng(0)
     Z, y, step = rng.normal(size=(4, 3)), np.array([0, 2, 1, 1]), 1e-6
     for averaged in (False, True):
@@ -101,13 +101,13 @@ def test_a_loss_by_hand_knows_its_gradient(d2l):
 
 
 @pytest.mark.only_jax
-def test_an_optimiser_remembers_from_step_to_step(d2l):
+def test_net_keeps_the_optimiser_state(d2l):
     optax = importlib.import_module("optax")
     net, momentum = d2l.Net(lambda params, X, key: X * params["w"], {"w": d2l.zeros(())}), optax.sgd(1.0, momentum=0.5)
     for expected in (-1, -2.5, -4.25):
         net.update(momentum, {"w": d2l.ones(())})
         assert float(net.params["w"]) == expected
-    net.update(optax.sgd(1.0), {"w": d2l.ones(())})  # another one starts afresh
+    net.update(optax.sgd(1.0), {"w": d2l.ones(())})  # another one has a new state
     assert float(net.params["w"]) == -5.25
 
 
@@ -129,7 +129,7 @@ def test_masks_are_new_at_each_step_of_a_compiled_net(d2l):
     assert (net(X) == X).all()
 
 
-def test_load_data(d2l, fashion_mnist, monkeypatch):
+def test_load_data_fashion_mnist(d2l, fashion_mnist, monkeypatch):
     monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
     train_iter, test_iter = d2l.load_data_fashion_mnist(256)
     assert (len(train_iter), len(test_iter)) == (235, 40)

@@ -95,7 +95,7 @@ def test_loss_and_accuracy(d2l, own, small):
     assert float(model.accuracy(Y_hat, Y)) == pytest.approx(2 / 3)
 
 
-def test_hyperparameters_are_kept(d2l, small):
+def test_hparams_hold_the_arguments(d2l, small):
     model = d2l.DropoutMLPScratch(**small)
     assert model.hparams == small
     assert model.dropout_2 == 0.5
@@ -115,7 +115,7 @@ def test_the_linear_baseline_learns(d2l):
     assert trainer.history[-1]["val_acc"] > 0.85
 
 
-def test_sgd_by_hand_is_the_framework_s(d2l, own):
+def test_sgd_agrees_with_the_framework(d2l, own):
     """The from-scratch optimiser, given to the trainer, does what the framework's own one does."""
     weights = []
     for by_hand_ in (False, True):
@@ -135,7 +135,7 @@ def test_sgd_by_hand_is_the_framework_s(d2l, own):
         np.testing.assert_allclose(weights[0][name], weights[1][name], rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_that_lacks_a_method_says_so(d2l):
+def test_missing_methods_raise_usage_errors(d2l):
     class Bare(d2l.Module):
         pass
 
@@ -145,7 +145,7 @@ def test_a_model_that_lacks_a_method_says_so(d2l):
 
 
 @pytest.mark.only_numpy
-def test_a_reader_s_own_layers_by_hand(d2l):
+def test_custom_layer_by_hand(d2l):
     class Scale(d2l.Layer):
         def forward(self, X):
             return 2 * X

@@ -26,7 +26,7 @@ def test_models_learn(d2l, own, kind):
 
 @pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_step_has_a_mask_of_its_own_and_evaluation_none(d2l, own, kind, seed):
+def test_each_step_draws_a_new_mask_and_evaluation_none(d2l, own, kind, seed):
     """Where nothing is learnt and all samples are one, only the masks can make the losses of steps differ."""
     X = np.ones((68, 4, 4, 1) if d2l.channels_last else (68, 1, 4, 4), np.float32)
     y = np.zeros(68, np.int64)
@@ -92,7 +92,7 @@ def test_overridden_steps_take_effect(d2l, own):
 
 
 @pytest.mark.only_jax
-def test_keys_of_jax(d2l):
+def test_jax_keys(d2l):
     import jax
 
     keys = {np.asarray(d2l.get_key()).tobytes() for _ in range(100)}
@@ -114,9 +114,14 @@ def test_keys_of_jax(d2l):
 def test_masks_in_a_tf_function(d2l):
     import tensorflow as tf
 
-    drop = tf.function(lambda X: d2l.dropout_layer(X, 0.5))
     X = d2l.ones((50, 50))
-    assert len({drop(X).numpy().tobytes() for _ in range(20)}) == 20
+    for layer in (d2l.dropout_layer, d2ldrop.dropout_layer):  # AutoGraph converts the latter
+
+        def drop(X, layer=layer):
+            return layer(X, 0.5)
+
+        compiled = tf.function(drop)
+        assert len({compiled(X).numpy().tobytes() for _ in range(20)}) == 20
 
 
 @pytest.mark.only_mxnet

@@ -49,7 +49,7 @@ def test_an_adapter_has_every_name_of_the_book(d2l):
     assert len(listed) == len({*listed})
 
 
-def test_an_unknown_backend_is_refused():
+def test_backend_rejects_unknown_names():
     with pytest.raises(d2ldrop.BackendError, match=r"Expected a backend among .*numpy.*Received: 'theano'"):
         d2ldrop.backend("theano")
 
@@ -68,7 +68,7 @@ def registry(monkeypatch):
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_missing_framework_names_the_extra():
+def test_backend_names_the_extra_of_a_missing_framework():
     register_backend("theano", package="a_package_that_is_not_there", module="nothing")
     assert "theano" in registered()
     assert "theano" not in d2ldrop.available()
@@ -76,14 +76,14 @@ def test_a_missing_framework_names_the_extra():
         d2ldrop.backend("theano")
 
 
-def test_the_backend_of_an_array_is_found(d2l):
+def test_backend_of_finds_the_backend_of_an_array(d2l):
     X = d2l.array(np.ones((2, 3), np.float32))
     assert backend_of(X) is d2l.backend
     assert d2l.is_array(d2ldrop.dropout_layer(X, 0.5))
 
 
 @pytest.mark.parametrize("X", [[1.0, 2.0], "text", None, 3.0])
-def test_what_is_no_array_is_refused(X):
+def test_dropout_layer_rejects_non_arrays(X):
     with pytest.raises(TypeError, match="Expected an array of one of the frameworks"):
         d2ldrop.dropout_layer(X, 0.5)
 
@@ -105,7 +105,7 @@ def test_devices(d2l):
         assert d2l.gpu(1) != d2l.gpu(0)
 
 
-def test_the_book_s_array_words(d2l):
+def test_array_vocabulary_of_the_book(d2l):
     X = d2l.reshape(d2l.arange(6), (2, 3))
     assert d2l.size(X) == 6
     assert d2l.numpy(d2l.argmax(X, 1)).tolist() == [2, 2]

@@ -55,7 +55,7 @@ def test_replayed_steps_are_the_same_steps(d2l, small, kind, request):
         assert [row[key] for row in received] == [row[key] for row in expected]
 
 
-def test_what_is_part_of_a_recording_makes_another_one(d2l, small, recordings):
+def test_changes_of_what_was_recorded_make_a_new_recording(d2l, small, recordings):
     class Change(Callback):
         def on_epoch_end(self, trainer):
             if trainer.epoch == 0:
@@ -69,7 +69,7 @@ def test_what_is_part_of_a_recording_makes_another_one(d2l, small, recordings):
     assert len(recordings) == 4
 
 
-def test_only_our_own_steps_are_recorded(d2l, small):
+def test_only_steps_without_code_of_the_reader_are_recorded(d2l, small):
     class Own(d2l.DropoutMLP):
         def loss(self, Y_hat, Y, averaged=True):
             return 2 * super().loss(Y_hat, Y, averaged)
@@ -98,8 +98,8 @@ def test_only_our_own_steps_are_recorded(d2l, small):
 
 
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
-def test_a_step_waits_for_no_number(d2l, small, kind):
-    """On the device `meta` there are shapes, but no numbers: whoever asks for one, as for a GPU's, gets an error."""
+def test_train_step_does_not_synchronise(d2l, small, kind):
+    """On the device `meta` there are shapes, but no values: reading one, for which a GPU would wait, is an error."""
     model = getattr(d2l, kind)(**small)
     d2l.backend.build(model, (torch.zeros(2, 1, 8, 8),), torch.device("cpu"))
     model.to("meta")
@@ -114,7 +114,7 @@ def test_a_step_waits_for_no_number(d2l, small, kind):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
-def test_on_a_gpu_a_recording_trains_as_well(d2l, small, kind, monkeypatch):
+def test_recorded_training_on_a_gpu(d2l, small, kind, monkeypatch):
     no_chance = {**small, "dropout_1": 0, "dropout_2": 0}
     received, _ = trained(d2l, small, getattr(d2l, kind)(**no_chance), num_gpus=1)
     monkeypatch.setitem(caller, "can_be_replayed", lambda model, device: False)
@@ -125,7 +125,7 @@ def test_on_a_gpu_a_recording_trains_as_well(d2l, small, kind, monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_on_a_gpu_every_replay_draws_a_new_mask(d2l, dtype):
+def test_each_replay_on_a_gpu_draws_a_new_mask(d2l, dtype):
     X = torch.ones(64, 64, device="cuda", dtype=getattr(torch, dtype))
     chosen = torch.zeros(1, device="cuda")
     step = replay.Replay((), lambda chosen: {"Y": d2l.dropout_layer(X, 0.5)}, chosen)

@@ -1,4 +1,4 @@
-"""The one Trainer: its numbers, its streams of chance, its hooks, and what readers override."""
+"""The one Trainer: its metrics, its random streams, its hooks, and what readers override."""
 
 import csv
 import subprocess
@@ -53,7 +53,7 @@ def test_metrics_weigh_samples(d2l, small):
 
 
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
-def test_a_seed_repeats_training_bit_by_bit(d2l, small, kind):
+def test_seed_makes_training_bit_identical(d2l, small, kind):
     runs = [fitted(d2l, small, epochs=2, kind=kind, seed=seed) for seed in (5, 5, 6)]
     first, again, other = (d2l.get_weights(model) for _, model in runs)
     for name in first:
@@ -113,7 +113,7 @@ def test_gradients_are_clipped_to_a_common_norm(d2l, small):
     assert norms[1e9] == pytest.approx(norms[0], rel=1e-5)
 
 
-def test_a_reader_s_loader_is_used(d2l, small):
+def test_fit_uses_a_custom_loader(d2l, small):
     served = []
 
     class Own(d2l.DataModule):
@@ -141,7 +141,7 @@ def test_loaders_yield_arrays_of_the_framework(d2l):
         assert "int" in str(y.dtype)
 
 
-def test_a_second_fit_starts_afresh_with_a_new_model_and_goes_on_with_the_old(d2l, small):
+def test_second_fit_resets_history_and_continues_an_old_model(d2l, small):
     trainer, model = fitted(d2l, small, epochs=2)
     first = trainer.history
     trainer.fit(type(model)(**small), d2l.Digits())
@@ -151,7 +151,7 @@ def test_a_second_fit_starts_afresh_with_a_new_model_and_goes_on_with_the_old(d2
     assert len(model.board.curves["val_acc"][0]) == 2
 
 
-def test_a_board_gets_the_chapter_s_points(d2l, small):
+def test_board_gets_two_training_points_per_epoch(d2l, small):
     trainer, model = fitted(d2l, small, epochs=3)
     assert model.board.curves["train_loss"][0] == pytest.approx([0.5, 1, 1.5, 2, 2.5, 3], abs=0.05)
     assert model.board.curves["val_acc"][0] == [1, 2, 3]
@@ -165,7 +165,7 @@ def test_an_epoch_of_one_batch(d2l, small):
     assert model.board.curves["train_loss"][0] == [1, 2]
 
 
-def test_as_many_points_as_batches(d2l, small):
+def test_board_with_as_many_points_as_batches(d2l, small):
     """One whole batch and a shorter one make two parts, and neither is empty."""
     X, y = d2l.Digits().split(train=True, channels_last=d2l.channels_last)
     data = d2l.ArrayData(X[:80], y[:80], X[80:100], y[80:100], batch_size=64)
@@ -187,7 +187,7 @@ def test_callbacks_are_called_in_order(d2l, small):
     assert calls == ["on_fit_start", "on_epoch_start", *["on_refresh"] * 3, "on_epoch_end", "on_fit_end"]
 
 
-def test_early_stopping(d2l, small):
+def test_early_stopping_ends_fit(d2l, small):
     trainer, _ = fitted(d2l, {**small, "lr": 1e-12}, epochs=20, callbacks=[EarlyStopping("val_acc", patience=2)])
     assert len(trainer.history) == 3
     trainer.fit(d2l.DropoutMLPScratch(**{**small, "lr": 1e-12}), d2l.Digits())
@@ -196,7 +196,7 @@ def test_early_stopping(d2l, small):
         fitted(d2l, small, callbacks=[EarlyStopping("nothing")])
 
 
-def test_csv_log(d2l, small, tmp_path):
+def test_csv_log_writes_the_history(d2l, small, tmp_path):
     trainer, _ = fitted(d2l, small, epochs=2, callbacks=[CSVLog(tmp_path / "log.csv")])
     with open(tmp_path / "log.csv", newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
@@ -204,7 +204,7 @@ def test_csv_log(d2l, small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
-def test_hooks_of_the_end_run_after_an_error(d2l, small):
+def test_on_fit_end_runs_after_an_error(d2l, small):
     ended = []
 
     class Break(Callback):
@@ -234,7 +234,7 @@ def test_predict_and_evaluate(d2l, small):
             early()
 
 
-def test_pixels_become_numbers_between_0_and_1(d2l, small):
+def test_fit_scales_pixels(d2l, small):
     X = np.random.default_rng(0).integers(0, 256, (50, 1, 6, 6), dtype=np.uint8)
     y = np.arange(50) % 10
     stored = d2l.ArrayData(X, y, X, y, batch_size=16)
@@ -257,17 +257,17 @@ def test_pixels_become_numbers_between_0_and_1(d2l, small):
         ({"max_epochs": 1, "seed": "7"}, "seed"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_trainer_rejects_invalid_options(options, message):
     with pytest.raises(d2ldrop.D2LDropError, match=f"Expected {message}.* Received: "):
         Trainer(**options)
 
 
-def test_what_is_no_model_is_refused(d2l):
+def test_fit_rejects_non_module(d2l):
     with pytest.raises(ValueError, match="Expected model to be a Module"):
         Trainer(1).fit(object(), d2l.Digits())
 
 
-def test_without_a_gpu_there_is_a_warning(d2l, small):
+def test_fit_warns_without_a_gpu(d2l, small):
     if d2l.num_gpus():
         pytest.skip("there is a GPU")
     with pytest.warns(UserWarning, match="sees no GPU"):
@@ -282,7 +282,7 @@ def test_training_on_a_gpu_agrees_with_the_cpu(d2l, small):
     assert histories[0]["train_loss"] == pytest.approx(histories[1]["train_loss"], rel=1e-3)
 
 
-def test_progress_is_silent_where_nobody_looks(d2l):
+def test_fit_is_silent_without_a_terminal(d2l):
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import {d2l.__name__} as d2l\n"
         "d2l.Trainer(2, seed=0).fit(d2l.SoftmaxRegression(num_outputs=10, lr=0.5), d2l.Digits())"
@@ -291,7 +291,7 @@ def test_progress_is_silent_where_nobody_looks(d2l):
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_a_progress_bar_when_asked_for(d2l, small, capsys):
+def test_fit_shows_a_progress_bar_on_request(d2l, small, capsys):
     fitted(d2l, small, epochs=2, progress=True)
     shown = capsys.readouterr().err
     assert "epoch 2/2" in shown
@@ -299,7 +299,7 @@ def test_a_progress_bar_when_asked_for(d2l, small, capsys):
 
 
 @pytest.mark.only_torch
-def test_a_reader_s_own_fit_epoch(d2l, small):
+def test_custom_fit_epoch(d2l, small):
     class Own(Trainer):
         def fit_epoch(self):
             self.model.train()
@@ -497,7 +497,7 @@ def test_early_stopping_counts_only_changes_above_min_delta():
 
 
 @pytest.mark.only_jax
-def test_a_reader_s_own_fit_epoch_in_the_book_s_style_of_jax(d2l, small):
+def test_custom_fit_epoch_in_jax(d2l, small):
     class Own(Trainer):
         def fit_epoch(self):
             for batch in self.train_dataloader:

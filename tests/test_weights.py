@@ -33,7 +33,7 @@ def test_weights_travel_between_all_backends(d2l, other, small, tmp_path, writer
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_names_layouts_and_metadata(d2l, small, tmp_path):
+def test_weights_file_names_layouts_and_metadata(d2l, small, tmp_path):
     d2ldrop.save_weights(built(d2l, small), tmp_path / "w.safetensors", data="digits")
     arrays = load_file(tmp_path / "w.safetensors")
     assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == {
@@ -48,13 +48,13 @@ def test_names_layouts_and_metadata(d2l, small, tmp_path):
     assert about == {"class": "DropoutMLPScratch", "hparams": small, "backend": d2l.name, "data": "digits"}
 
 
-def test_get_weights_gives_copies(d2l, small):
+def test_get_weights_returns_copies(d2l, small):
     model = built(d2l, small)
     d2l.get_weights(model)["lin1.weight"][:] = 7
     assert not (d2l.get_weights(model)["lin1.weight"] == 7).any()
 
 
-def test_weights_that_do_not_fit(d2l, small, tmp_path):
+def test_load_weights_rejects_other_names_or_shapes(d2l, small, tmp_path):
     path = tmp_path / "w.safetensors"
     d2ldrop.save_weights(built(d2l, small), path)
     wider = d2l.DropoutMLP(**{**small, "num_hiddens_1": 33})
@@ -67,7 +67,7 @@ def test_weights_that_do_not_fit(d2l, small, tmp_path):
         d2ldrop.load_weights(built(d2l, small), path, images(d2l))
 
 
-def test_files_that_hold_no_weights(tmp_path):
+def test_read_weights_rejects_other_files(tmp_path):
     (tmp_path / "text").write_text("hello")
     with pytest.raises(d2ldrop.WeightsError, match="to be a safetensors file"):
         read_weights(tmp_path / "text")
@@ -75,7 +75,7 @@ def test_files_that_hold_no_weights(tmp_path):
         read_weights(tmp_path / "nothing")
 
 
-def test_a_failed_save_leaves_the_old_file(d2l, small, tmp_path, monkeypatch):
+def test_failed_save_keeps_the_old_file(d2l, small, tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     d2ldrop.save_weights(built(d2l, small), path)
     before = path.read_bytes()
