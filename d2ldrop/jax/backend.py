@@ -14,9 +14,8 @@ from d2ldrop.errors import UsageError
 from d2ldrop.jax import arrays, keys, lesson, steps
 from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
-from d2ldrop.jax.modules import COLLECTIONS, create, named
-from d2ldrop.jax.steps import Batch, State, floats, steps_of, up_to_date
-from d2ldrop.randomness import shared_generator
+from d2ldrop.jax.modules import COLLECTIONS, State, create, named
+from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats
 
 
 class JaxBackend(Backend[Module, Array, jax.Device]):
@@ -76,54 +75,58 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
 
     def init_state(self, model: Module, seed: int | None) -> State:
         """Put together the optimiser, its memory, and the key from which dropout's keys are made."""
-        optim, compiled = model.configure_optimizers(), steps_of(model)
+        model._evaluate = None  # the reader may have changed what it was made from
+        variables: Any = model.learned
+        optim = model.configure_optimizers()
         key = keys.get_key() if seed is None else jax.random.PRNGKey(seed)
-        state = State.create(apply_fn=model.apply, tx=optim, dropout_rng=key, steps=compiled, **model.learned)
-        device = next((leaf.device for leaf in jax.tree.leaves(model.learned)), None)
-        state = jax.device_put(state.replace(step=jnp.int32(0)), device)
-        compiled.shared = state.variables
-        return state
+        state = State.create(apply_fn=model.apply, tx=optim, dropout_rng=key, steps=Steps(model), **variables)
+        device = next((leaf.device for leaf in jax.tree.leaves(variables)), None)
+        return jax.device_put(state.replace(step=jnp.int32(0)), device)
 
     def train_step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""
-        state.steps.model.training = True
-        state, metrics = state.steps.step(up_to_date(state), batch, clip, shared_generator())
-        return up_to_date(state), metrics
+        model = state.steps.model
+        model.training = True
+        state, metrics = state.steps.step(state.replace(**model.learned), batch, clip)
+        self.finish_epoch(model, state)
+        return state, metrics
 
     def train_epoch(
         self, state: State, data: Batch, order: np.ndarray, batch_size: int, clip: float
     ) -> tuple[State, Numbers]:
         """Take a step for each `batch_size` entries of `order`, in one compiled loop; a last, shorter one by itself."""
-        state.steps.model.training = True
-        state, generator, parts = up_to_date(state), shared_generator(), []
+        model, parts = state.steps.model, []
+        model.training = True
+        state = state.replace(**model.learned)
         whole = len(order) // batch_size * batch_size
         for part, size in ((order[:whole], batch_size), (order[whole:], len(order) - whole)):
             if len(part):
                 rows = jax.device_put(part.reshape(-1, size).astype(np.int32), data[0].device)
-                state, metrics = state.steps.epoch(state, data, rows, clip, generator)
+                state, metrics = state.steps.epoch(state, data, rows, clip)
                 parts.append(metrics)
-        return up_to_date(state), _fetched(parts)
+        self.finish_epoch(model, state)
+        return state, _fetched(parts)
+
+    def finish_epoch(self, model: Module, state: State) -> None:
+        """Let the model keep the state's variables, also where a reader's own `fit_epoch` took the steps."""
+        model.learned = state.variables
 
     def eval_step(self, model: Module, batch: Batch) -> Metrics:
         """Return the metrics of one batch, without dropout and gradients."""
         model.training = False
-        metrics: Metrics = steps_of(model).evaluate(model.learned, batch)
+        if model._evaluate is None:
+            model._evaluate = evaluation_of(model)
+        metrics: Metrics = model._evaluate(model.learned, batch)
         return metrics
 
     def eval_epoch(self, model: Module, data: Batch, batch_size: int) -> Numbers:
         """Return the metrics of each `batch_size` samples, without dropout and gradients."""
-        model.training = False
-        evaluate, count = steps_of(model).evaluate_part, len(data[-1])
-        starts = range(0, count, batch_size)
-        return _fetched([evaluate(model.learned, data, i, min(batch_size, count - i)) for i in starts])
+        starts = range(0, len(data[-1]), batch_size)
+        return _fetched([self.eval_step(model, tuple(X[i : i + batch_size] for X in data)) for i in starts])
 
     def clip_gradients(self, grad_clip_val: float, model: Any) -> Any:
         """Return gradients, given in place of the model, scaled to a common norm of at most `grad_clip_val`."""
         return steps.clip_gradients(grad_clip_val, model)
-
-    def finish_epoch(self, model: Module, state: State) -> None:
-        """Let the model have the state's variables, if a reader's own `fit_epoch` took the steps."""
-        up_to_date(state)
 
     # The function edition
 

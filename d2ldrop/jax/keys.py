@@ -44,8 +44,9 @@ def module_key(stream: str) -> Array | None:
     None if no module runs, or if it has no such stream.
     """
     module = flax_context.module_stack[-1]  # where Flax itself looks for the parent of a new module
-    found = module is not None and module.scope is not None and module.scope.has_rng(stream)
-    return module.make_rng(stream) if found else None
+    if module is None or module.scope is None or not module.scope.has_rng(stream):
+        return None
+    return module.make_rng(stream)
 
 
 def is_traced(X: Any) -> bool:

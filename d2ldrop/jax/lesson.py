@@ -10,14 +10,13 @@ from typing import Any
 import jax
 import optax
 from flax import linen as nn
-from flax.training.train_state import TrainState
 from jax import Array
 from jax import numpy as jnp
 
 from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.jax.masks import draw_mask, masked, real_floats
-from d2ldrop.jax.modules import FlaxClassifier, FlaxModule, outputs
+from d2ldrop.jax.modules import FlaxClassifier, FlaxModule, State, outputs
 from d2ldrop.randomness import odds
 
 sgd = cache(optax.sgd)  # steps are compiled for one optimiser: the same learning rate has the same optimiser
@@ -71,9 +70,9 @@ class Module(FlaxModule):
 
     backend_name = "jax"
 
-    def __call__(self, *inputs: Array) -> Array:
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Return the outputs for inputs (N, ...)."""
-        return self.forward(*inputs)
+        return self.forward(*inputs, **options)
 
     def forward(self, X: Array) -> Array:
         """Return the outputs of the network for inputs (N, ...)."""
@@ -84,11 +83,11 @@ class Module(FlaxModule):
         raise UsageError(f"Expected {type(self).__name__} to define loss(params, X, y, state). It does not.")
 
 
-class Classifier(Module, FlaxClassifier):
+class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
     """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
 
-    def loss(
-        self, params: Any, X: tuple[Array, ...], Y: Array, state: TrainState, averaged: bool = True
+    def loss(  # type: ignore[override]
+        self, params: Any, X: tuple[Array, ...], Y: Array, state: State, averaged: bool = True
     ) -> tuple[Array, dict[str, Any]]:
         """Return the cross-entropy of logits with labels (N,), its mean or per sample, and a dictionary of the rest.
 

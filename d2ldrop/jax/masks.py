@@ -32,7 +32,7 @@ def real_floats(X: Any) -> Array:
     """
     X = X if isinstance(X, Array) else np.asarray(X)
     if jnp.issubdtype(X.dtype, jnp.floating):
-        return jnp.asarray(X)
+        return X if isinstance(X, Array) else jnp.asarray(X)
     if not jnp.issubdtype(X.dtype, jnp.integer) and X.dtype != bool:
         raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
     return jnp.asarray(X, jnp.zeros(()).dtype)

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
+from flax import struct, traverse_util
 from flax.linen.kw_only_dataclasses import field
 from flax.training.train_state import TrainState
 from jax import Array
@@ -24,8 +24,23 @@ Variables = dict[str, Any]  # name of a collection -> nested dictionaries of arr
 FIXED_KEY = np.zeros(2, np.uint32)
 """The key where nothing is trained, so that evaluation is repeatable; it matters to layers that always drop."""
 
-RUNTIME_ATTRIBUTES = ("training", "learned", "trainer", "_board", "_steps")
-"""What changes while a model is in use; all its other attributes are constants of compiled code."""
+
+class State(TrainState):
+    """What training carries from step to step; each step returns a new one."""
+
+    batch_stats: Any
+    dropout_rng: Array
+    steps: Any = struct.field(pytree_node=False)  # what is compiled for the model, see d2ldrop.jax.steps
+
+    @property
+    def optim(self) -> Any:
+        """The optimiser, a transformation of gradients in Optax."""
+        return self.tx
+
+    @property
+    def variables(self) -> Variables:
+        """The parameters and batch statistics, in the form in which the model keeps them."""
+        return {name: getattr(self, name) for name in COLLECTIONS}
 
 
 class FlaxModule(BaseModule, nn.Module):
@@ -34,15 +49,18 @@ class FlaxModule(BaseModule, nn.Module):
     Steps are as in the book: they are given parameters and a state, and return gradients.
     """
 
-    training: bool = field(default=True, kw_only=True)
+    if TYPE_CHECKING:
+        training = True
+    else:  # a field that comes last, which type checkers cannot know
+        training: bool = field(default=True, kw_only=True)
 
     # without annotations, which would make fields of them
     learned = cast("Variables | None", None)  # the variables, once there are any
-    _steps = cast("Any", None)  # what is compiled for this model, see d2ldrop.jax.steps
+    _evaluate = cast("Any", None)  # the compiled validation step, once there is one
     _dense = cast("tuple[tuple[str, ...], ...]", ())  # paths of the fully connected layers, in order of their calls
 
     @property
-    def hparams(self) -> dict[str, Any]:
+    def hparams(self) -> dict[str, Any]:  # type: ignore[override]
         """The fields that make this model, apart from its mode."""
         names = [field.name for field in dataclasses.fields(self) if field.init]
         return {name: getattr(self, name) for name in names if name not in ("parent", "name", "training")}
@@ -52,21 +70,26 @@ class FlaxModule(BaseModule, nn.Module):
         if "__call__" in vars(cls):
             cls.__call__ = _callable_unbound(cls.__call__)  # type: ignore[method-assign]
 
-    def training_step(self, params: Any, batch: tuple[Array, ...], state: TrainState) -> tuple[Any, Any]:
+    def training_step(  # type: ignore[override]
+        self, params: Any, batch: tuple[Array, ...], state: State
+    ) -> tuple[Any, Any]:
         """Return ((loss of a batch, dictionary of what else `loss` returned), gradient), and report the loss."""
 
         def objective(params: Any) -> tuple[Array, Mapping[str, Any]]:
             return loss_and_extras(self._loss(params, batch, state))
 
         value, grads = jax.value_and_grad(objective, has_aux=True)(params)
-        self.report(value, params, batch, state, train=True)
+        self.report(self.metrics(value, params, batch, state), train=True)
         return value, grads
 
-    def validation_step(self, params: Any, batch: tuple[Array, ...], state: TrainState) -> None:
+    def validation_step(  # type: ignore[override]
+        self, params: Any, batch: tuple[Array, ...], state: State
+    ) -> None:
         """Report the loss of a batch of the validation data."""
-        self.report(loss_and_extras(self._loss(params, batch, state)), params, batch, state, train=False)
+        value = loss_and_extras(self._loss(params, batch, state))
+        self.report(self.metrics(value, params, batch, state), train=False)
 
-    def _loss(self, params: Any, batch: tuple[Array, ...], state: TrainState) -> Any:
+    def _loss(self, params: Any, batch: tuple[Array, ...], state: State) -> Any:
         """Return what the loss of a copy of this model returns.
 
         A reader's loss may be under `jax.jit` with a static `self`. JAX compiles it for that object, and may not notice
@@ -74,9 +97,9 @@ class FlaxModule(BaseModule, nn.Module):
         """
         return in_mode(self, self.training).loss(params, batch[:-1], batch[-1], state)
 
-    def report(self, value: Any, params: Any, batch: tuple[Array, ...], state: TrainState, train: bool) -> None:
-        """Plot what a step found."""
-        self.plot("loss", value[0], train)
+    def metrics(self, value: Any, params: Any, batch: tuple[Array, ...], state: State) -> dict[str, Array]:
+        """Return the metrics of a batch, given (loss, dictionary of what else `loss` returned)."""
+        return {"loss": value[0]}
 
     def apply_init(self, inputs: tuple[Array, ...], key: Array | None = None) -> Variables:
         """Create parameters from a key, with the shapes that `inputs` need; return them in a dictionary."""
@@ -95,20 +118,19 @@ class FlaxModule(BaseModule, nn.Module):
             in_mode(self, training=False).init(get_key(), randn(*X_shape))
 
 
-class FlaxClassifier(FlaxModule, BaseClassifier):
+class FlaxClassifier(FlaxModule, BaseClassifier):  # type: ignore[misc]
     """The same for classification models, whose steps report the accuracy, too."""
 
-    def report(self, value: Any, params: Any, batch: tuple[Array, ...], state: TrainState, train: bool) -> None:
-        """Plot loss and accuracy; in training, both are under dropout."""
-        super().report(value, params, batch, state, train)
+    def metrics(self, value: Any, params: Any, batch: tuple[Array, ...], state: State) -> dict[str, Array]:
+        """Return loss and accuracy; in training, both are under dropout."""
         Y_hat = value[1].get("logits")
         if Y_hat is None:  # a reader's own loss did not return them: compute them again, with the same key and masks
             with sharing_masks(None):
                 Y_hat, _ = outputs(params, batch[:-1], state)
-        self.plot("acc", self.accuracy(Y_hat, batch[-1]), train)
+        return {"loss": value[0], "acc": self.accuracy(Y_hat, batch[-1])}
 
 
-def outputs(params: Any, X: tuple[Array, ...], state: TrainState) -> tuple[Array, dict[str, Any]]:
+def outputs(params: Any, X: tuple[Array, ...], state: State) -> tuple[Array, dict[str, Any]]:
     """Return the outputs of a model for a tuple of inputs, and its new batch statistics, if it has any."""
     variables = {"params": params, "batch_stats": state.batch_stats}
     return state.apply_fn(variables, *X, mutable=["batch_stats"], rngs={"dropout": state.dropout_rng})
@@ -124,11 +146,11 @@ def _callable_unbound(call: Callable[..., Any]) -> Callable[..., Any]:
     """Let a model be called as in other frameworks, with the variables that it keeps, and not only through `apply`."""
 
     @functools.wraps(call)
-    def with_own_variables(self: Any, *inputs: Any) -> Any:
+    def with_own_variables(self: Any, *inputs: Any, **options: Any) -> Any:
         if self.scope is not None or self.learned is None:
-            return call(self, *inputs)
+            return call(self, *inputs, **options)
         rngs = {"dropout": get_key() if self.training else FIXED_KEY}
-        return self.apply(self.learned, *inputs, rngs=rngs, mutable=["batch_stats"])[0]
+        return self.apply(self.learned, *inputs, rngs=rngs, mutable=["batch_stats"], **options)[0]
 
     return with_own_variables
 
@@ -136,7 +158,7 @@ def _callable_unbound(call: Callable[..., Any]) -> Callable[..., Any]:
 def in_mode(model: Any, training: bool) -> Any:
     """Return a copy of the model, without its variables, that trains, or one that does not."""
     copy = model.clone(training=training)
-    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_steps")}
+    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_evaluate")}
     vars(copy).update({**own, **vars(copy)})
     return copy
 

@@ -1,6 +1,6 @@
 """What the models of all frameworks share: hyperparameters, steps, and how their metrics reach the trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -96,15 +96,20 @@ class BaseModule(HyperParameters):
         else:
             raise UsageError("Expected the model to be in training when it plots. Call trainer.fit(model, data) first.")
 
+    def report(self, metrics: Mapping[str, Array], train: bool) -> None:
+        """Report several metrics of the current batch; see `plot`."""
+        for key, value in metrics.items():
+            self.plot(key, value, train)
+
     def training_step(self, batch: tuple[Array, ...]) -> Array:
         """Return the loss of a batch, whose gradient the optimiser uses."""
         loss = self.loss(self(*batch[:-1]), batch[-1])
-        self.plot("loss", loss, train=True)
+        self.report({"loss": loss}, train=True)
         return loss
 
     def validation_step(self, batch: tuple[Array, ...]) -> None:
         """Report the loss of a batch of the validation data."""
-        self.plot("loss", self.loss(self(*batch[:-1]), batch[-1]), train=False)
+        self.report({"loss": self.loss(self(*batch[:-1]), batch[-1])}, train=False)
 
     def loss(self, y_hat: Array, y: Array) -> Array:
         """Return the loss of the outputs `y_hat`, given the labels `y`: a scalar."""
@@ -133,12 +138,11 @@ class BaseClassifier(BaseModule):
         """Return the loss of a batch, and report it with the accuracy under dropout."""
         Y_hat = self(*batch[:-1])
         loss = self.loss(Y_hat, batch[-1])
-        self.plot("loss", loss, train=True)
-        self.plot("acc", self.accuracy(Y_hat, batch[-1]), train=True)
+        self.report({"loss": loss, "acc": self.accuracy(Y_hat, batch[-1])}, train=True)
         return loss
 
     def validation_step(self, batch: tuple[Array, ...]) -> None:
         """Report the loss and the accuracy of a batch of the validation data."""
         Y_hat = self(*batch[:-1])
-        self.plot("loss", self.loss(Y_hat, batch[-1]), train=False)
-        self.plot("acc", self.accuracy(Y_hat, batch[-1]), train=False)
+        loss = self.loss(Y_hat, batch[-1])
+        self.report({"loss": loss, "acc": self.accuracy(Y_hat, batch[-1])}, train=False)

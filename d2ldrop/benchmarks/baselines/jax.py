@@ -1,4 +1,4 @@
-"""What our speed is measured against: the same training as users of JAX and Flax write it."""
+"""Baselines of the benchmark: the same training as users of JAX and Flax write it."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -13,7 +13,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from d2ldrop.data import Split, as_floats
-from d2ldrop.jax import dropout_layer
+from d2ldrop.jax.lesson import dropout_layer
 
 
 class Net(nn.Module):
@@ -41,8 +41,8 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
 
     @jax.jit
     def training(state: TrainState, X: jax.Array, y: jax.Array, key: jax.Array) -> TrainState:
-        def step(state: TrainState, turn: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
-            chosen, key = turn
+        def step(state: TrainState, xs: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
+            chosen, key = xs
 
             def loss(params: dict[str, jax.Array]) -> jax.Array:
                 logits = state.apply_fn({"params": params}, X[chosen], train=True, rngs={"dropout": key})
@@ -52,7 +52,7 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
             return state.apply_gradients(grads=grads), value
 
         order_key, key = jax.random.split(key)
-        steps = len(y) // batch_size  # what is left of the samples is dropped, as is usual
+        steps = len(y) // batch_size  # an incomplete last batch is skipped, as is usual
         rows = jax.random.permutation(order_key, len(y))[: steps * batch_size].reshape(steps, batch_size)
         return lax.scan(step, state, (rows, jax.random.split(key, steps)))[0]
 
@@ -74,9 +74,9 @@ def plain_loop(train: Split, val: Split, batch_size: int, lr: float, dropout: fl
 
 
 def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validated: int) -> Callable[[], object]:
-    """Return a function that multiplies the matrices of an epoch, and does next to nothing else.
+    """Return a function that multiplies the matrices of an epoch, and does little else.
 
-    The weights change a little in each step, or XLA would see that all steps are the same.
+    The weights change a little in each step, because XLA would otherwise see that all steps are the same.
     """
     X, X_val = jnp.ones((batch_size, sizes[0])), jnp.ones((validated, sizes[0]))
     Ws = [jnp.full(pair, 1e-3) for pair in pairwise(sizes)]
@@ -98,9 +98,9 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
 
 
 def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Return, by name, what calls our layer, Flax's own, and a product with a mask that is there already.
+    """Return by name calls of `dropout_layer`, of Flax's own layer, and of a product with a mask that exists already.
 
-    Each is compiled: forward, and forward and backward.
+    For each there are two compiled functions: forward, and forward and backward.
     """
     X, key = jnp.ones(shape), jax.random.PRNGKey(0)
     own, mask = nn.Dropout(p, deterministic=False), dropout_layer(X, p, key=key)
