@@ -1,4 +1,7 @@
-"""Sessions: `nox -l` lists them; what follows `--` goes to the program that the session runs."""
+"""Sessions: `nox -l` lists them; what follows `--` goes to the program that the session runs.
+
+`nox --force-python 3.13 -s "tests(jax)"` runs one with another Python.
+"""
 
 import tempfile
 from pathlib import Path
@@ -11,13 +14,16 @@ nox.options.reuse_existing_virtualenvs = True
 
 BACKENDS = {"numpy": "", "torch": "[torch]", "tf": "[tf]", "jax": "[jax]", "mxnet": "[mxnet]"}
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-ALL = "-cconstraints-all.txt"  # all frameworks at once: MXNet holds NumPy below 2
+ALL = "-cconstraints-all.txt"  # all frameworks at once: MXNet needs NumPy 1
 EACH = "-cconstraints.txt"  # any of the others: NumPy 2
+LOWEST = "-cconstraints-lowest.txt"  # the lower bounds in pyproject.toml
+SLOW = "--ignore=tests/test_chapter.py"  # ten epochs of the real data, which `tests_all` trains
+CORE = [f"tests/test_{name}.py" for name in ("dropout", "functional", "models", "readers", "seam", "weights")]
 
 
-def group(name: str) -> list[str]:
-    """Return the requirements of a dependency group."""
-    return nox.project.dependency_groups(PYPROJECT, name)
+def group(*names: str) -> list[str]:
+    """Return the requirements of dependency groups."""
+    return nox.project.dependency_groups(PYPROJECT, *names)
 
 
 @nox.session
@@ -29,7 +35,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format, and who may import whom."""
+    """Check style, format, and the direction of imports."""
     session.install(EACH, *group("lint"), "-e", ".")
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
@@ -38,24 +44,50 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types: shared code strictly, and each adapter against the seam."""
-    session.install(EACH, *group("lint"), "-e", ".")
+    """Check types where the frameworks that have types are installed; NumPy 2 knows more types than NumPy 1."""
+    session.install(EACH, *group("types"), "-e", ".[torch,jax]")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def tests(session: nox.Session, backend: str) -> None:
-    """Run the tests where only one framework is installed."""
+    """Run the tests of one framework where no other is installed.
+
+    `tests_all` runs everything with NumPy 1. With NumPy 2, NumPy runs all tests but the slow ones, and each framework
+    those that depend most on its version.
+    """
     session.install(ALL if backend == "mxnet" else EACH, *group("test"), "-e", f".{BACKENDS[backend]}")
-    session.run("pytest", *session.posargs, env={"D2LDROP_BACKENDS": f"numpy,{backend}"})
+    selected = [SLOW] if backend == "numpy" else [*CORE, "-k", backend]  # the ids of tests have the backend's name
+    session.run("pytest", *(session.posargs or selected), env={"D2LDROP_BACKENDS": backend})
 
 
 @nox.session
 def tests_all(session: nox.Session) -> None:
-    """Run the tests where all frameworks are installed."""
+    """Run all tests where all frameworks are installed."""
     session.install(ALL, *group("test"), "-e", ".[all]")
     session.run("pytest", *session.posargs, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that pyproject.toml allows; PyTorch's and MXNet's are in `tests_all`."""
+    session.install(LOWEST, *group("test"), "-e", ".[tf,jax]")
+    session.run("pytest", *(session.posargs or CORE), env={"D2LDROP_BACKENDS": "numpy,tf,jax"})
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break the library on purpose, one place at a time, and check that a test notices."""
+    session.install(ALL, *group("test"), "-e", ".[all]")
+    session.run("python", "tests/mutants.py", *session.posargs)
+
+
+@nox.session
+def trace(session: nox.Session) -> None:
+    """Count how often shared code and each adapter call each other in a `fit` of one batch."""
+    session.install(ALL, "-e", ".[all]")
+    session.run("python", "tests/trace.py", *session.posargs)
 
 
 @nox.session
@@ -75,15 +107,15 @@ def watching(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure our epochs, layers and memory against rivals; run nothing else meanwhile."""
+    """Measure our epochs, layers and memory against baselines; run nothing else meanwhile."""
     session.install(ALL, ".[all]")
     session.run("d2ldrop", "bench", *session.posargs)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build wheel and sdist, and use the wheel in an environment that knows nothing else."""
-    session.install("build")
+    """Build wheel and sdist, and use the wheel in an environment with nothing else in it."""
+    session.install(EACH, *group("build"))
     with tempfile.TemporaryDirectory() as folder:
         session.run("python", "-m", "build", "--outdir", folder)
         (wheel,) = Path(folder).glob("*.whl")

@@ -150,8 +150,8 @@ def test_batch_statistics_are_updated_in_training(d2l):
     weights = d2l.get_weights(model)
     (mean,) = (value for name, value in weights.items() if name.endswith(".mean"))
     X = d2l.Digits().split(True).X.reshape(1437, -1)
-    np.testing.assert_allclose(mean, X.mean(axis=0), atol=0.2)
-    assert np.abs(mean).max() > 0.3
+    share = 1 - 0.99**46  # how far the running mean has come from 0, with Flax's momentum, in 46 steps
+    np.testing.assert_allclose(mean, share * X.mean(axis=0), atol=0.02)
     assert trainer.history[-1]["val_acc"] > 0.8
 
 
