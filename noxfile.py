@@ -87,7 +87,7 @@ def mutants(session: nox.Session) -> None:
 def trace(session: nox.Session) -> None:
     """Count how often shared code and each adapter call each other in a `fit` of one batch."""
     session.install(ALL, "-e", ".[all]")
-    session.run("python", "tests/trace.py", *session.posargs)
+    session.run("python", "tests/crossings.py", *session.posargs)
 
 
 @nox.session

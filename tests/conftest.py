@@ -14,7 +14,7 @@ import d2ldrop
 from d2ldrop.backend import registered
 from d2ldrop.data import FashionMNIST
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `import backends`
+sys.path.insert(0, str(Path(__file__).parent))  # for `backends` and `helpers`
 
 importlib.import_module("toy_backend")  # a sixth backend, which registers itself, passes all tests as well
 
@@ -22,7 +22,16 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 # Doctests are looked for in all files, and these need packages that only their own sessions have.
-collect_ignore = ["backends", "browser.py", "mutants.py", "notebooks.py", "toy_backend", "trace.py", "watching.py"]
+collect_ignore = [
+    "backends",
+    "browser.py",
+    "crossings.py",
+    "helpers.py",
+    "mutants.py",
+    "notebooks.py",
+    "toy_backend",
+    "watching.py",
+]
 
 # Where an environment is made to hold certain backends, it names them: then a missing one is an error, not a gap.
 BACKENDS = os.environ["D2LDROP_BACKENDS"].split(",") if "D2LDROP_BACKENDS" in os.environ else d2ldrop.available()

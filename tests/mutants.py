@@ -75,7 +75,7 @@ MUTANTS = {
         "training/metrics.py",
         "float(np.average(values, weights=sizes))",
         "float(np.average(values))",
-        "test_trainer.py::test_metrics_weigh_samples",
+        "test_evaluation.py::test_metrics_weigh_samples",
     ),
     "two class names swapped": Mutant(
         "data/fashion_mnist.py",
@@ -87,13 +87,13 @@ MUTANTS = {
         "training/callbacks.py",
         'value = -row[self.monitor] if self.monitor.endswith("acc")',
         'value = -row[self.monitor] if not self.monitor.endswith("acc")',
-        "test_trainer.py::test_early_stopping_waits_for_an_improvement",
+        "test_callbacks.py::test_early_stopping_waits_for_an_improvement",
     ),
     "min_delta ignored": Mutant(
         "training/callbacks.py",
         "self.best - self.min_delta",
         "self.best",
-        "test_trainer.py::test_early_stopping_counts_only_changes_above_min_delta",
+        "test_callbacks.py::test_early_stopping_counts_only_changes_above_min_delta",
     ),
     "digits for validation that are trained on": Mutant(
         "data/digits.py",
@@ -159,7 +159,7 @@ MUTANTS = {
         "numpy/backend.py",
         "return model(as_floats(X))",
         "return model(X)",
-        "test_trainer.py::test_predict_scales_pixels",
+        "test_evaluation.py::test_predict_scales_pixels",
     ),
     "batch statistics never updated (JAX)": Mutant(
         "jax/steps.py",
@@ -193,7 +193,7 @@ MUTANTS = {
         "training/trainer.py",
         "view = copy.copy(self)",
         "view = self",
-        "test_trainer.py::test_evaluation_in_a_callback_changes_nothing_of_a_training",
+        "test_evaluation.py::test_evaluation_in_a_callback_changes_nothing_of_a_training",
     ),
     "layers in containers not found (NumPy)": Mutant(
         "numpy/layers.py",

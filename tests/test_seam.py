@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from crossings import trace
 
 import d2ldrop
 from d2ldrop.backend import Backend, backend_of, register_backend, registered
@@ -118,3 +119,12 @@ def test_array_vocabulary_of_the_book(d2l):
     assert d2l.int32 != d2l.float32
     names = "rand randn zeros_like ones_like concat stack transpose expand_dims tensor eye log tanh linspace"
     assert not [name for name in names.split() if not hasattr(d2l, name)]
+
+
+@pytest.mark.only_torch
+@pytest.mark.only_jax
+def test_shared_code_and_adapters_rarely_call_each_other(d2l):
+    """They do so to build, to train, to evaluate, and to call the methods that a reader may override."""
+    crossings, _ = trace(d2l.name)
+    assert crossings["shared to adapter"] <= 12
+    assert crossings["adapter to shared"] <= 9

@@ -1,24 +1,16 @@
 """The one Trainer: its metrics, its random streams, its hooks, and what readers override."""
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import fitted
 
 import d2ldrop
-from d2ldrop import Callback, CSVLog, EarlyStopping, Trainer
+from d2ldrop import Callback, Trainer
 from d2ldrop.backend import backend_of
-
-
-def fitted(d2l, small, epochs=1, kind="DropoutMLPScratch", data=None, **options):
-    model = getattr(d2l, kind)(**small)
-    trainer = Trainer(epochs, **{"seed": 0, "progress": False, **options})
-    trainer.fit(model, data or d2l.Digits())
-    return trainer, model
 
 
 def test_history_has_a_row_per_epoch(d2l, small):
@@ -33,23 +25,6 @@ def test_history_has_a_row_per_epoch(d2l, small):
     assert trainer.history[-1]["train_loss"] < trainer.history[0]["train_loss"]
     assert trainer.train_batch_idx == 10 * trainer.num_train_batches == 10 * 23
     assert trainer.epoch == 9
-
-
-def test_metrics_weigh_samples(d2l, small):
-    """A last batch of one sample must not weigh as much as a whole one."""
-    trainer, model = fitted(d2l, small)
-    digits = d2l.Digits().split(train=False, channels_last=d2l.channels_last)
-    data = d2l.ArrayData(digits.X[:10], digits.y[:10], digits.X[:129], digits.y[:129], batch_size=128)
-    logits = np.asarray(d2l.numpy(d2l.backend.predict(model, d2l.array(digits.X[:129]))), np.float64)
-    expected = (logits.argmax(axis=1) == digits.y[:129]).mean()
-    assert trainer.evaluate(model, data)["val_acc"] == pytest.approx(expected, abs=1e-7)
-
-    class Streamed(d2l.ArrayData):
-        def val_dataloader(self):
-            return list(super().val_dataloader())
-
-    data = Streamed(digits.X[:10], digits.y[:10], digits.X[:129], digits.y[:129], batch_size=128)
-    assert trainer.evaluate(model, data)["val_acc"] == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
@@ -172,66 +147,6 @@ def test_board_with_as_many_points_as_batches(d2l, small):
     trainer, model = fitted(d2l, small, epochs=2, data=data)
     assert trainer.epoch_log["train_loss"][1] == [64, 16]
     assert model.board.curves["train_loss"][0] == [0.5, 1, 1.5, 2]
-
-
-def test_callbacks_are_called_in_order(d2l, small):
-    calls = []
-
-    class Log(Callback):
-        def __getattribute__(self, name):
-            if name.startswith("on_"):
-                calls.append(name)
-            return super().__getattribute__(name)
-
-    fitted(d2l, small, callbacks=[Log()])
-    assert calls == ["on_fit_start", "on_epoch_start", *["on_refresh"] * 3, "on_epoch_end", "on_fit_end"]
-
-
-def test_early_stopping_ends_fit(d2l, small):
-    trainer, _ = fitted(d2l, {**small, "lr": 1e-12}, epochs=20, callbacks=[EarlyStopping("val_acc", patience=2)])
-    assert len(trainer.history) == 3
-    trainer.fit(d2l.DropoutMLPScratch(**{**small, "lr": 1e-12}), d2l.Digits())
-    assert len(trainer.history) == 3
-    with pytest.raises(ValueError, match=r"Expected monitor to be one of .*val_loss.*Received: 'nothing'"):
-        fitted(d2l, small, callbacks=[EarlyStopping("nothing")])
-
-
-def test_csv_log_writes_the_history(d2l, small, tmp_path):
-    trainer, _ = fitted(d2l, small, epochs=2, callbacks=[CSVLog(tmp_path / "log.csv")])
-    with open(tmp_path / "log.csv", newline="") as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    assert rows == trainer.history
-    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
-
-
-def test_on_fit_end_runs_after_an_error(d2l, small):
-    ended = []
-
-    class Break(Callback):
-        def on_epoch_end(self, trainer):
-            raise KeyboardInterrupt
-
-        def on_fit_end(self, trainer):
-            ended.append(len(trainer.history))
-
-    with pytest.raises(KeyboardInterrupt):
-        fitted(d2l, small, epochs=5, callbacks=[Break()])
-    assert ended == [1]
-
-
-def test_predict_and_evaluate(d2l, small):
-    trainer, model = fitted(d2l, small, epochs=2)
-    data = d2l.Digits()
-    X, y = data.split(train=False, channels_last=d2l.channels_last)
-    logits = trainer.predict(X)
-    assert logits.shape == (360, 10)
-    assert logits.dtype == np.float32
-    assert trainer.evaluate()["val_acc"] == pytest.approx((logits.argmax(axis=1) == y).mean(), abs=1e-6)
-    assert trainer.evaluate(model, data) == pytest.approx(trainer.evaluate())
-    np.testing.assert_array_equal(logits, trainer.predict(d2l.array(X)))
-    for early in (lambda: Trainer(1).predict(X), lambda: Trainer(1).evaluate()):
-        with pytest.raises(d2ldrop.UsageError, match="Expected a model"):
-            early()
 
 
 def test_fit_scales_pixels(d2l, small):
@@ -410,90 +325,6 @@ def test_the_seed_of_a_state_decides_on_its_masks(d2l, small):
         _, metrics = d2l.backend.train_step(d2l.backend.init_state(model, seed), batch, 0)
         losses.append(float(d2l.numpy(metrics["loss"])))
     assert losses[0] == losses[1] != losses[2]
-
-
-@pytest.mark.parametrize("what", ["other data", "another model", "predictions"])
-def test_evaluation_in_a_callback_changes_nothing_of_a_training(d2l, small, what):
-    class Evaluate(Callback):
-        def __init__(self):
-            self.other = d2l.SoftmaxRegression(num_outputs=10, lr=0.1)
-            X, y = d2l.Digits().split(False, d2l.channels_last)
-            self.X, self.data = X[:20], d2l.ArrayData(X[:50], y[:50], X[50:90], y[50:90], batch_size=10)
-            Trainer(1, seed=1, progress=False).fit(self.other, d2l.Digits())
-
-        def on_epoch_end(self, trainer):
-            if what == "other data":
-                trainer.evaluate(data=self.data)
-            elif what == "another model":
-                trainer.evaluate(self.other)
-            else:
-                trainer.predict(self.X)
-                trainer.predict(self.X, self.other)
-
-    evaluate = Evaluate()
-    plain, expected = fitted(d2l, small, epochs=3)
-    trainer, model = fitted(d2l, small, epochs=3, callbacks=[evaluate])
-    assert trainer.model is model
-    for row, same in zip(trainer.history, plain.history, strict=True):
-        assert {key: row[key] for key in ("train_loss", "val_loss")} == {
-            key: same[key] for key in ("train_loss", "val_loss")
-        }
-    for name, value in d2l.get_weights(expected).items():
-        np.testing.assert_array_equal(d2l.get_weights(model)[name], value)
-
-
-def test_evaluation_draws_from_no_generator(d2l, small):
-    trainer, _ = fitted(d2l, small)
-    X = d2l.Digits().split(False, d2l.channels_last).X
-    masks = []
-    for evaluate in (lambda: None, trainer.evaluate, lambda: trainer.predict(X)):
-        d2l.seed(3)
-        evaluate()
-        masks.append(d2l.numpy(d2l.dropout_layer(d2l.ones((50, 50)), 0.5)))
-    for mask in masks[1:]:
-        np.testing.assert_array_equal(mask, masks[0])
-
-
-def test_evaluation_needs_no_optimiser(d2l):
-    class Model(d2l.SoftmaxRegression):
-        def configure_optimizers(self):
-            raise AssertionError("asked for an optimiser")
-
-    assert set(Trainer(1).evaluate(Model(num_outputs=10, lr=0.1), d2l.Digits())) == {"val_loss", "val_acc"}
-
-
-def test_predict_scales_pixels(d2l, small):
-    trainer, _ = fitted(d2l, small)
-    X = np.random.default_rng(0).integers(0, 256, d2l.Digits().split(True, d2l.channels_last).X[:9].shape, np.uint8)
-    expected = trainer.predict((X / 255).astype(np.float32))
-    np.testing.assert_allclose(trainer.predict(X), expected, rtol=1e-5, atol=1e-6)
-
-
-def stopped_at(values, **options):
-    """Return after how many epochs early stopping ends a training with given values."""
-    callback = EarlyStopping(**options)
-    trainer = SimpleNamespace(history=[], should_stop=False)
-    callback.on_fit_start(trainer)
-    for value in values:
-        trainer.history.append({callback.monitor: value})
-        callback.on_epoch_end(trainer)
-        if trainer.should_stop:
-            break
-    return len(trainer.history)
-
-
-def test_early_stopping_waits_for_an_improvement():
-    assert stopped_at([5, 4, 3, 2, 1, 0], monitor="val_loss", patience=2) == 6
-    assert stopped_at([0, 1, 2, 3, 4, 5], monitor="val_loss", patience=2) == 3
-    assert stopped_at([0, 1, 2, 3, 4, 5], monitor="val_acc", patience=2) == 6
-    assert stopped_at([5, 4, 3, 2, 1, 0], monitor="val_acc", patience=2) == 3
-    assert stopped_at([5, 6, 4, 5, 5, 5], monitor="val_loss", patience=2) == 5
-
-
-def test_early_stopping_counts_only_changes_above_min_delta():
-    assert stopped_at([1.0, 0.9, 0.8, 0.7], monitor="val_loss", patience=1, min_delta=0.05) == 4
-    assert stopped_at([1.0, 0.9, 0.8, 0.7], monitor="val_loss", patience=1, min_delta=0.2) == 2
-    assert stopped_at([0.1, 0.2, 0.3], monitor="val_acc", patience=1, min_delta=0.2) == 2
 
 
 @pytest.mark.only_jax

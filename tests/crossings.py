@@ -1,4 +1,4 @@
-"""Count how often shared code and an adapter call each other in a `fit` of one batch: python tests/trace.py torch."""
+"""Count how often shared code and an adapter call each other in a `fit`: python tests/crossings.py torch."""
 
 import sys
 from collections import Counter

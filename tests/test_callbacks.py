@@ -1,0 +1,81 @@
+"""Callbacks: when their hooks are called, early stopping, and the log in a file."""
+
+import csv
+from types import SimpleNamespace
+
+import pytest
+from helpers import fitted
+
+from d2ldrop import Callback, CSVLog, EarlyStopping
+
+
+def test_callbacks_are_called_in_order(d2l, small):
+    calls = []
+
+    class Log(Callback):
+        def __getattribute__(self, name):
+            if name.startswith("on_"):
+                calls.append(name)
+            return super().__getattribute__(name)
+
+    fitted(d2l, small, callbacks=[Log()])
+    assert calls == ["on_fit_start", "on_epoch_start", *["on_refresh"] * 3, "on_epoch_end", "on_fit_end"]
+
+
+def stopped_at(values, **options):
+    """Return after how many epochs early stopping ends a training with given values."""
+    callback = EarlyStopping(**options)
+    trainer = SimpleNamespace(history=[], should_stop=False)
+    callback.on_fit_start(trainer)
+    for value in values:
+        trainer.history.append({callback.monitor: value})
+        callback.on_epoch_end(trainer)
+        if trainer.should_stop:
+            break
+    return len(trainer.history)
+
+
+def test_early_stopping_ends_fit(d2l, small):
+    trainer, _ = fitted(d2l, {**small, "lr": 1e-12}, epochs=20, callbacks=[EarlyStopping("val_acc", patience=2)])
+    assert len(trainer.history) == 3
+    trainer.fit(d2l.DropoutMLPScratch(**{**small, "lr": 1e-12}), d2l.Digits())
+    assert len(trainer.history) == 3
+    with pytest.raises(ValueError, match=r"Expected monitor to be one of .*val_loss.*Received: 'nothing'"):
+        fitted(d2l, small, callbacks=[EarlyStopping("nothing")])
+
+
+def test_early_stopping_waits_for_an_improvement():
+    assert stopped_at([5, 4, 3, 2, 1, 0], monitor="val_loss", patience=2) == 6
+    assert stopped_at([0, 1, 2, 3, 4, 5], monitor="val_loss", patience=2) == 3
+    assert stopped_at([0, 1, 2, 3, 4, 5], monitor="val_acc", patience=2) == 6
+    assert stopped_at([5, 4, 3, 2, 1, 0], monitor="val_acc", patience=2) == 3
+    assert stopped_at([5, 6, 4, 5, 5, 5], monitor="val_loss", patience=2) == 5
+
+
+def test_early_stopping_counts_only_changes_above_min_delta():
+    assert stopped_at([1.0, 0.9, 0.8, 0.7], monitor="val_loss", patience=1, min_delta=0.05) == 4
+    assert stopped_at([1.0, 0.9, 0.8, 0.7], monitor="val_loss", patience=1, min_delta=0.2) == 2
+    assert stopped_at([0.1, 0.2, 0.3], monitor="val_acc", patience=1, min_delta=0.2) == 2
+
+
+def test_csv_log_writes_the_history(d2l, small, tmp_path):
+    trainer, _ = fitted(d2l, small, epochs=2, callbacks=[CSVLog(tmp_path / "log.csv")])
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert rows == trainer.history
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_on_fit_end_runs_after_an_error(d2l, small):
+    ended = []
+
+    class Break(Callback):
+        def on_epoch_end(self, trainer):
+            raise KeyboardInterrupt
+
+        def on_fit_end(self, trainer):
+            ended.append(len(trainer.history))
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(d2l, small, epochs=5, callbacks=[Break()])
+    assert ended == [1]
