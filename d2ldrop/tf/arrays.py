@@ -13,7 +13,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # 0 shows everything
 with quietly(stderr=os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0"):
     import tensorflow as tf
 
-for _gpu in tf.config.list_physical_devices("GPU"):
+    _gpus = tf.config.list_physical_devices("GPU")  # looks for a driver, and reports on stderr if there is none
+
+for _gpu in _gpus:
     with suppress(RuntimeError, ValueError):  # the GPU is in use already, or its memory was limited
         tf.config.experimental.set_memory_growth(_gpu, True)
 
