@@ -79,3 +79,16 @@ def test_on_fit_end_runs_after_an_error(d2l, small):
     with pytest.raises(KeyboardInterrupt):
         fitted(d2l, small, epochs=5, callbacks=[Break()])
     assert ended == [1]
+
+
+def test_weights_set_in_a_callback_stay(d2l, small):
+    """Also those that are set after the last step of an epoch."""
+
+    class Reset(Callback):
+        def on_refresh(self, trainer):
+            if "val_loss" in trainer.epoch_log.means():
+                d2l.set_weights(trainer.model, {name: 0 * w for name, w in d2l.get_weights(trainer.model).items()})
+
+    trainer, model = fitted(d2l, small, callbacks=[Reset()])
+    assert not any(value.any() for value in d2l.get_weights(model).values())
+    assert trainer.evaluate()["val_loss"] == pytest.approx(2.302585, rel=1e-5)

@@ -81,7 +81,9 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         key = keys.get_key() if seed is None else jax.random.PRNGKey(seed)
         state = State.create(apply_fn=model.apply, tx=optim, dropout_rng=key, steps=Steps(model), **variables)
         device = next((leaf.device for leaf in jax.tree.leaves(variables)), None)
-        return jax.device_put(state.replace(step=jnp.int32(0)), device)
+        state = jax.device_put(state.replace(step=jnp.int32(0)), device)
+        state.steps.kept = state.params
+        return state
 
     def train_step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""
@@ -108,8 +110,12 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         return state, _fetched(parts)
 
     def finish_epoch(self, model: Module, state: State) -> None:
-        """Let the model keep the state's variables, also where a reader's own `fit_epoch` took the steps."""
-        model.learned = state.variables
+        """Let the model keep the state's variables, also where a reader's own `fit_epoch` took the steps.
+
+        If it has had these, it keeps what it has now: a callback may have set its weights since then.
+        """
+        if state.params is not state.steps.kept:
+            model.learned, state.steps.kept = state.variables, state.params
 
     def eval_step(self, model: Module, batch: Batch) -> Metrics:
         """Return the metrics of one batch, without dropout and gradients."""

@@ -4,7 +4,6 @@ A model of Flax is only a description. What training changes (the parameters, th
 dropout masks) is in a `state` beside it, and each step returns a new one.
 """
 
-from functools import cache
 from typing import Any
 
 import jax
@@ -18,8 +17,6 @@ from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.jax.masks import draw_mask, masked, real_floats
 from d2ldrop.jax.modules import FlaxClassifier, FlaxModule, State, outputs
 from d2ldrop.randomness import odds
-
-sgd = cache(optax.sgd)  # steps are compiled for one optimiser: the same learning rate has the same optimiser
 
 # Dropout
 
@@ -104,7 +101,7 @@ class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
 
     def configure_optimizers(self) -> optax.GradientTransformation:
         """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return sgd(self.lr)
+        return optax.sgd(self.lr)
 
 
 class SGD(HyperParameters):

@@ -24,6 +24,7 @@ class Steps:
 
     def __init__(self, model: Module):
         self.model, learner = model, in_mode(model, training=True)
+        self.kept: Any = None  # the parameters that the model was last given by a state
 
         def train(state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
             key = jax.random.fold_in(state.dropout_rng, state.step)  # a new one for each step
