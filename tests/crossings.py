@@ -1,9 +1,9 @@
 """Count how often shared code and an adapter call each other in a `fit`: python tests/crossings.py torch."""
 
+import functools
 import sys
 from collections import Counter
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,16 @@ def trace(name: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
     calls: Counter[tuple[str, str]] = Counter()
 
     def look(frame: Any, event: str, _: Any) -> None:
-        file = own_file(frame.f_code)
+        file = own_file(frame.f_code.co_filename)
         if event != "call" or file is None:
             return
         calls[file, frame.f_code.co_name] += 1
         caller = frame.f_back
-        while caller is not None and own_file(caller.f_code) is None:  # by way of the framework
+        while caller is not None and own_file(caller.f_code.co_filename) is None:  # by way of the framework
             caller = caller.f_back
         if caller is not None:
-            sides = ["adapter" if own.startswith(f"{name}/") else "shared" for own in (own_file(caller.f_code), file)]
+            files = own_file(caller.f_code.co_filename) or "", file
+            sides = ["adapter" if own.startswith(f"{name}/") else "shared" for own in files]
             crossings[" to ".join(sides)] += sides[0] != sides[1]
 
     sys.setprofile(look)
@@ -45,9 +46,10 @@ def trace(name: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
     return crossings, calls
 
 
-def own_file(code: CodeType) -> str | None:
+@functools.cache  # it is asked at each call of any function
+def own_file(filename: str) -> str | None:
     """Return the path of a file of this library below its root, and None for others."""
-    path = Path(code.co_filename)
+    path = Path(filename)
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else None
 
 

@@ -1,6 +1,7 @@
 """Callbacks: when their hooks are called, early stopping, and the log in a file."""
 
 import csv
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,7 @@ def test_early_stopping_waits_for_an_improvement():
     assert stopped_at([0, 1, 2, 3, 4, 5], monitor="val_acc", patience=2) == 6
     assert stopped_at([5, 4, 3, 2, 1, 0], monitor="val_acc", patience=2) == 3
     assert stopped_at([5, 6, 4, 5, 5, 5], monitor="val_loss", patience=2) == 5
+    assert stopped_at([5, 1, 4, 3, 2], monitor="val_loss", patience=3) == 5  # better than before, not than the best
 
 
 def test_early_stopping_counts_only_changes_above_min_delta():
@@ -81,6 +83,21 @@ def test_on_fit_end_runs_after_an_error(d2l, small):
     assert ended == [1]
 
 
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_epoch_start", "on_epoch_end"])
+def test_training_continues_from_weights_set_in_a_callback(d2l, small, hook):
+    """All outputs of a model without weights are 0, so that its loss is log 10, with any mask."""
+
+    def reset(trainer):
+        d2l.set_weights(trainer.model, {name: 0 * w for name, w in d2l.get_weights(trainer.model).items()})
+
+    callback = Callback()
+    setattr(callback, hook, reset)
+    trainer, _ = fitted(d2l, {**small, "lr": 1e-12}, epochs=2, callbacks=[callback])
+    assert trainer.history[1]["train_loss"] == pytest.approx(math.log(10), rel=1e-5)
+    plain, _ = fitted(d2l, {**small, "lr": 1e-12}, epochs=2)
+    assert plain.history[1]["train_loss"] != pytest.approx(math.log(10), rel=1e-4)
+
+
 def test_weights_set_in_a_callback_stay(d2l, small):
     """Also those that are set after the last step of an epoch."""
 
@@ -91,4 +108,4 @@ def test_weights_set_in_a_callback_stay(d2l, small):
 
     trainer, model = fitted(d2l, small, callbacks=[Reset()])
     assert not any(value.any() for value in d2l.get_weights(model).values())
-    assert trainer.evaluate()["val_loss"] == pytest.approx(2.302585, rel=1e-5)
+    assert trainer.evaluate()["val_loss"] == pytest.approx(math.log(10), rel=1e-5)

@@ -89,6 +89,14 @@ def test_read_idx_rejects_damaged_files(tiny, content, message):
     assert str(path) in str(raised.value)
 
 
+def test_fashion_mnist_validates_on_the_test_files(d2l, tiny):
+    data = d2l.FashionMNIST(root=tiny)
+    for train, part in ((True, "train"), (False, "t10k")):
+        X, y = data.split(train)
+        np.testing.assert_array_equal(X[:, 0], read_idx(tiny / f"{part}-images-idx3-ubyte.gz", ndim=3))
+        np.testing.assert_array_equal(y, read_idx(tiny / f"{part}-labels-idx1-ubyte.gz", ndim=1))
+
+
 def test_fashion_mnist_rejects_images_without_labels(tiny):
     idx_file(tiny / "train-labels-idx1-ubyte.gz", np.zeros(19, np.uint8))
     with pytest.raises(ValueError, match=r"Expected as many samples as labels, at least 1\. Received: 20, 19"):
@@ -161,7 +169,7 @@ def test_visualize(d2l, tiny):
     assert len(data.visualize(batch, 2, 4)) == 8
 
 
-def test_class_names_are_fashion_mnist_s_in_their_order(d2l):
+def test_fashion_mnist_class_names_are_in_the_order_of_the_labels(d2l):
     names = [*"t-shirt trouser pullover dress coat sandal shirt sneaker bag".split(), "ankle boot"]
     assert d2l.get_fashion_mnist_labels(range(10)) == names
     assert list(d2ldrop.FashionMNIST.CLASSES) == names

@@ -206,7 +206,8 @@ def test_masks_are_independent(d2l, p):
     first, second = draw(), draw()
     d2l.seed(7)
     pairs = {"rows": (first[1:], first[:-1]), "calls": (first, second), "seeds": (first, draw())}
-    for lag in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, first.size // 32, first.size // 8):  # where words may be cut
+    lags = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, *(first.size // part for part in (32, 8, 2))]  # where words may be cut
+    for lag in lags:
         pairs[f"{lag} apart"] = (first.ravel()[lag:], first.ravel()[:-lag])
     for name, (a, b) in pairs.items():
         assert abs((a * b).mean()) * math.sqrt(a.size) < 5, name
@@ -313,6 +314,43 @@ def test_lanes_of_tensorflow_are_the_words_bits(d2l, count):
         np.testing.assert_array_equal(drawn != 0, bits.T.ravel())  # bit 0 of all bytes, then bit 1, ...
     else:
         np.testing.assert_array_equal(drawn, expected)
+
+
+@pytest.mark.only_tf
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.3])
+def test_masks_of_tensorflow_agree_with_a_comparison_of_the_same_bits(d2l, p):
+    import tensorflow as tf
+
+    from d2ldrop.tf.masks import draw_mask, lanes_of
+
+    drawn, X = odds(p), d2l.ones((1001, 999))
+    tf.random.set_seed(4)
+    words = tf.random.uniform([-(-d2l.size(X) * drawn.bits // 64)], tf.int64.min, tf.int64.max, tf.int64)
+    tf.random.set_seed(4)  # the next draw is of the same words
+    mask = draw_mask(X, drawn).numpy().ravel()
+    lane = lanes_of(words, drawn.bits).numpy()[: d2l.size(X)].astype(np.int64)
+    lane = (lane != 0) if drawn.bits == 1 else lane  # a single bit may stand at any place of a byte
+    u, realised = lane / 2**drawn.bits, drawn.threshold / 2**drawn.bits
+    assert (u == realised).any()  # such an element is kept, too
+    np.testing.assert_array_equal(mask, u >= realised)
+
+
+@pytest.mark.only_jax
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.3])
+def test_masks_of_jax_agree_with_a_comparison_of_the_same_bits(d2l, p):
+    """The words of counters 0, 1, 2, ... have four lanes each, one for each element."""
+    import jax
+
+    from d2ldrop.jax.masks import draw_mask
+
+    drawn, key, shape = odds(p), jax.random.PRNGKey(4), (1001, 999)
+    mask, count = np.asarray(draw_mask(d2l.ones(shape), drawn, key)), math.prod(shape)
+    counters = np.arange(-(-count // 4), dtype=np.uint32)
+    words = jax.extend.random.threefry_2x32(key, np.concatenate([np.zeros_like(counters), counters]))
+    u = np.stack(np.split(np.asarray(words), 2), axis=1).astype("<u4").view("<u2").ravel()[:count] / 2**16
+    realised = drawn.threshold / 2**drawn.bits
+    assert (u == realised).any()  # such an element is kept, too
+    np.testing.assert_array_equal(mask, (u >= realised).reshape(shape))
 
 
 @pytest.mark.only_jax

@@ -174,6 +174,21 @@ def test_evaluation_weighs_samples_not_batches(d2l, own):
     assert losses[0] != pytest.approx(losses[1])
 
 
+@pytest.mark.parametrize("make", NETS)
+def test_training_weighs_samples_not_batches(d2l, own, make):
+    """A last batch of one sample must not weigh as much as a whole one; with lr 0, the net stays as it is."""
+    loss, (X, y) = own.concise_net(d2l, 0).losses[0], next(iter(d2l.Digits(batch_size=61).val_dataloader()))
+    parts, batches = getattr(own, make)(d2l, 0.0, lr=0.0), [(X[:60], y[:60]), (X[60:], y[60:])]
+    (first, first_acc), (last, last_acc) = (
+        d2l.train_epoch_ch3(parts.net, [batch], loss, parts.updater) for batch in batches
+    )
+    mean, mean_acc = d2l.train_epoch_ch3(parts.net, batches, loss, parts.updater)
+    assert abs(first - last) > 0.01
+    assert abs(first_acc - last_acc) > 0.01
+    assert mean == pytest.approx((60 * first + last) / 61, rel=1e-5)
+    assert mean_acc == pytest.approx((60 * first_acc + last_acc) / 61, rel=1e-5)
+
+
 def test_predictions_have_the_true_label_above_the_predicted_one(d2l):
     images = d2l.array(np.zeros((2, 1, 2, 2), np.float32))
     guesses = d2l.array(np.eye(10, dtype=np.float32)[[3, 9]])

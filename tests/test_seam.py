@@ -1,5 +1,6 @@
-"""The seam: what is imported when, how a backend is found, and that adapters have what the Protocol lists."""
+"""The interface between shared code and adapters: what is loaded when, how a backend is found, what it has."""
 
+import inspect
 import subprocess
 import sys
 
@@ -35,6 +36,15 @@ def test_an_adapter_has_a_backend_of_its_name(d2l):
     assert set(d2l.backend.models) == {"DropoutMLPScratch", "DropoutMLP", "SoftmaxRegression"}
     for name, kind in d2l.backend.models.items():
         assert getattr(d2l, name) is kind
+
+
+def test_a_backend_implements_every_abstract_member(d2l):
+    kind = type(d2l.backend)
+    assert not kind.__abstractmethods__
+    for name in Backend.__abstractmethods__:
+        assert inspect.getattr_static(kind, name) is not inspect.getattr_static(Backend, name), name
+    for name in Backend.__annotations__:
+        assert hasattr(d2l.backend, name), name
 
 
 def test_an_adapter_has_every_name_of_the_book(d2l):

@@ -294,12 +294,63 @@ def test_throughput_counts_samples_per_second_of_training(small, monkeypatch):
     assert trainer.history[0]["samples_per_second"] == 1437
 
 
-def built_by_hand(d2l, small, weights):
-    """Return a model whose parameters were created beforehand, with given values."""
-    model = d2l.DropoutMLPScratch(**small)
-    d2l.backend.build(model, (d2l.Digits().split(True, d2l.channels_last).X[:2],), d2l.cpu())
-    d2l.set_weights(model, weights)
+def built_before(d2l, kind, hparams, X, weights=None):
+    """Return a model whose parameters were created before training; without weights, always the same ones."""
+    model, rng = getattr(d2l, kind)(**hparams), np.random.default_rng(0)
+    d2l.backend.build(model, (X[:2],), d2l.cpu())
+    fixed = {name: rng.normal(0, 0.1, value.shape).astype(np.float32) for name, value in d2l.get_weights(model).items()}
+    d2l.set_weights(model, weights or fixed)
     return model
+
+
+def losses_of_steps(model, data, seed):
+    """Return the losses of the steps of an epoch, where nothing is learnt."""
+    trainer = Trainer(1, seed=seed, progress=False)
+    trainer.fit(model, data)
+    return trainer.epoch_log["train_loss"][0]
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["on the device", "from a loader"])
+def test_the_seed_decides_on_the_order_of_samples(d2l, resident):
+    """The weights are always the same, and there is no dropout."""
+
+    class Data(d2l.Digits):
+        if not resident:
+
+            def get_dataloader(self, train):
+                return super().get_dataloader(train)
+
+    losses, data = [], Data(batch_size=100)
+    for seed in (1, 1, 2):
+        X = data.split(True, d2l.channels_last).X
+        model = built_before(d2l, "SoftmaxRegression", {"num_outputs": 10, "lr": 1e-12}, X)
+        losses.append(losses_of_steps(model, data, seed))
+    assert losses[0] == losses[1]
+    assert not {*losses[0]} & {*losses[2]}
+
+
+@pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
+def test_the_seed_decides_on_the_masks(d2l, small, kind):
+    """The weights are always the same, and so are all samples."""
+    X, y, losses = np.ones((64, 16), np.float32), np.zeros(64, np.int64), []
+    for seed in (1, 1, 2):
+        model = built_before(d2l, kind, {**small, "lr": 1e-12}, X)
+        losses.append(losses_of_steps(model, d2l.ArrayData(X, y, X, y, batch_size=8), seed))
+    assert losses[0] == losses[1]
+    assert len({*losses[0], *losses[2]}) >= 15  # two masks may by chance give the same sum, in float32
+
+
+@pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
+def test_the_seed_decides_on_the_initial_weights(d2l, small, kind):
+    drawn = []
+    for seed in (1, 1, 2):
+        model, trainer = getattr(d2l, kind)(**small), Trainer(1, seed=seed, progress=False)
+        trainer.prepare_data(d2l.Digits())
+        trainer.prepare_model(model)
+        drawn.append({name: value for name, value in d2l.get_weights(model).items() if name.endswith("weight")})
+    for first, again, other in zip(*(weights.values() for weights in drawn), strict=True):
+        np.testing.assert_array_equal(first, again)
+        assert np.mean(first == other) < 0.01
 
 
 def test_dropout_has_a_stream_of_its_own(d2l, small):
@@ -312,7 +363,8 @@ def test_dropout_has_a_stream_of_its_own(d2l, small):
 
     trainer, _ = fitted(d2l, small, callbacks=[Look()])
     again = Trainer(1, seed=0, progress=False)
-    again.fit(built_by_hand(d2l, small, weights), d2l.Digits())
+    X = d2l.Digits().split(True, d2l.channels_last).X
+    again.fit(built_before(d2l, "DropoutMLPScratch", small, X, weights), d2l.Digits())
     assert again.history[0]["train_loss"] == trainer.history[0]["train_loss"]
 
 

@@ -1,0 +1,109 @@
+"""The structure of the source: which way imports go, what an adapter consists of, and that shared code names none."""
+
+import ast
+import graphlib
+import re
+from pathlib import Path
+
+import pytest
+
+import d2ldrop
+from d2ldrop.backend import package_of, registered
+
+ROOT = Path(d2ldrop.__file__).parent
+ADAPTERS = tuple(name for name in registered() if (ROOT / name).is_dir())  # those that are part of this library
+FRAMEWORKS = {package_of(name) for name in ADAPTERS} - {"numpy"} | {"flax", "keras", "optax"}
+
+
+def module_name(path: Path) -> str:
+    """Return the import path of a file."""
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {module_name(path): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
+TREES = {name: ast.parse(source) for name, source in SOURCES.items()}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return what is imported anywhere below a node, in functions and for type checkers as well."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own(name: str) -> str | None:
+    """Return the module of this library that an import loads, and None for others."""
+    return next((found for found in (name, name.rpartition(".")[0]) if found in TREES), None)
+
+
+def is_shared(module: str) -> bool:
+    """Return True if a module is neither part of an adapter nor a baseline of the benchmark."""
+    _, part, *_ = (*module.split("."), "")
+    return part not in (*ADAPTERS, "tensorflow") and not module.startswith("d2ldrop.benchmarks.baselines")
+
+
+def test_the_source_is_found():
+    assert len(ADAPTERS) == 5
+    assert {"torch", "tensorflow", "jax", "mxnet"} < FRAMEWORKS
+    assert own("d2ldrop.errors.UsageError") == "d2ldrop.errors"
+    assert sum(is_shared(module) for module in TREES) > 20
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if is_shared(module)])
+def test_shared_code_imports_no_framework_and_no_adapter(module):
+    names = imported(TREES[module])
+    assert not {name for name in names if name.partition(".")[0] in FRAMEWORKS}
+    assert not {name for name in names if own(name) and not is_shared(own(name))}
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_adapters_import_neither_each_other_nor_their_own_package(adapter):
+    """Inside an adapter, `from d2ldrop.torch import ...` would ask for the package while it is being made."""
+    for module, tree in TREES.items():
+        if module.startswith(f"d2ldrop.{adapter}"):
+            loaded = {own(name) for name in imported(tree)} - {None}
+            assert f"d2ldrop.{adapter}" not in loaded
+            assert {name.split(".")[1] for name in loaded} & {*ADAPTERS} <= {adapter}
+
+
+def test_imports_form_no_circle():
+    graph = {module: {own(name) for name in imported(tree)} - {None} for module, tree in TREES.items()}
+    assert len(graph["d2ldrop.training.trainer"]) > 5
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+@pytest.mark.parametrize("module", [*TREES])
+def test_modules_import_before_they_define(module):
+    defined = False
+    for statement in TREES[module].body:
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            defined = True
+        else:
+            assert not (defined and imported(statement)), f"line {statement.lineno}"
+
+
+@pytest.mark.parametrize("module", [*TREES])
+def test_no_import_rule_is_waived(module):
+    waived = [line for line in SOURCES[module].splitlines() if re.search(r"noqa(?!: *[A-Z])|noqa.*(E402|F401)", line)]
+    assert not waived
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_adapter_defines_nothing_in_its_package(adapter):
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    assert not [node for node in ast.walk(TREES[f"d2ldrop.{adapter}"]) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_lesson_is_short_and_begins_with_dropout(adapter):
+    lesson = f"d2ldrop.{adapter}.lesson"
+    assert len(SOURCES[lesson].splitlines()) <= 200
+    defined = [node.name for node in TREES[lesson].body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    assert defined[0] == "dropout_layer"
+    expected = {"Module", "Classifier", "SGD", "SoftmaxRegression", "DropoutMLPScratch", "DropoutMLP"}
+    assert expected <= {*defined} | {name.rpartition(".")[2] for name in imported(TREES[lesson])}
