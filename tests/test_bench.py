@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import d2ldrop
 from d2ldrop import Digits
-from d2ldrop.benchmarks import bench
+from d2ldrop.benchmarks import bench, gpu_check
 from d2ldrop.cli import commands
 from d2ldrop.cli import main as cli
 
@@ -97,3 +98,18 @@ def test_bench_raises_when_a_process_fails(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: subprocess.CompletedProcess(command, 1, ""))
     with pytest.raises(d2ldrop.UsageError, match="It ended with status 1"):
         bench.bench(["numpy", "torch"], ["memory"], "digits", 1, "cpu")
+
+
+@pytest.mark.only_torch
+@pytest.mark.only_jax
+def test_the_gpu_check_runs_without_one(d2l):
+    scores = gpu_check.masks(d2l.backend, num_gpus=0)
+    assert len(scores) == 9
+    for found in scores.values():
+        assert max(abs(found[name]) for name in ("kept", "kept by two", "neighbours")) < 5
+        assert 0.8 < found["standard deviation of the columns"] < 1.2
+    times = gpu_check.layers(d2l.backend, (8, 8), "bfloat16", 0.5)
+    assert min(times["forward and backward"].values()) > 0
+    assert gpu_check.curves(d2l.backend, num_gpus=0) == {"DropoutMLPScratch": 0, "DropoutMLP": 0}
+    biased = np.random.default_rng(0).random((1000, 1000)) < 0.51
+    assert gpu_check.score(biased, 0.5) > 15

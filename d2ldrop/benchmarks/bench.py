@@ -137,7 +137,7 @@ def layers(backend: AnyBackend, repeats: int) -> list[Row]:
             calls = baselines.dropout_calls(shape, p)
             for k, direction in enumerate(("forward", "forward and backward")):
                 contestants = {who: _times(turns, directions[k]) for who, directions in calls.items()}
-                contestants["copy"] = _times(turns, partial(np.copyto, target, source))
+                contestants.setdefault("copy", _times(turns, partial(np.copyto, target, source)))  # if not on the GPU
                 times = alternate(contestants, repeats)
                 times = {who: [seconds / turns for seconds in values] for who, values in times.items()}
                 what = f"{shape[0]}x{shape[1]}, p = {p}, {direction}"

@@ -66,19 +66,24 @@ def random_mask(shape: tuple[int, ...], key: Array, threshold: int) -> Array:
     """Draw a lane of 16 bits for each element; return True where it is not below the threshold.
 
     Threefry makes four lanes from the key and a counter 0, 1, 2, ... The four answers are packed into one word, a byte
-    each, so that XLA makes a single loop over the counters which computes nothing twice. This loop is divided into two
-    halves by `lax.map`, because XLA would otherwise repeat it in every operation that uses the mask.
+    each, so that XLA makes a single loop over the counters which computes nothing twice. On a CPU this loop is divided
+    into two halves by `lax.map`, because XLA would otherwise repeat it in every operation that uses the mask.
     """
     count = math.prod(shape)
     half = -(-count // 8)  # counters in each half, of four lanes each
     data = jax.random.key_data(key)
 
-    def packed(start: Array) -> Array:
-        counter = lax.iota(jnp.uint32, half) + start
+    def packed(start: Array, size: int = half) -> Array:
+        counter = lax.iota(jnp.uint32, size) + start
         keep = [lane >= threshold for lane in split_lanes(*threefry_2x32(data, jnp.zeros_like(counter), counter))]
         return sum((jnp.uint32(1 << 8 * i) * kept for i, kept in enumerate(keep)), jnp.uint32(0))
 
-    words = lax.map(packed, np.array([0, half], np.uint32))
+    starts = np.array([0, half], np.uint32)
+    words = lax.platform_dependent(
+        starts,
+        cpu=lambda starts: lax.map(packed, starts).reshape(-1),
+        default=lambda starts: packed(starts[0], 2 * half),
+    )
     return lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:count].reshape(shape) != 0
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from d2ldrop.hyperparameters import HyperParameters
-from d2ldrop.randomness import odds
-from d2ldrop.torch.masks import draw_mask, masked, real_floats
+from d2ldrop.randomness import odds, shared_generator
+from d2ldrop.torch.masks import draw_mask, drop_on_gpu, masked, real_floats
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
 # Dropout
@@ -38,6 +38,8 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
     X, p = real_floats(X), odds(dropout)
     if p.threshold == 0:
         return X
+    if X.is_cuda and shared_generator() is None:
+        return drop_on_gpu(X, p)
     mask = draw_mask(X, p)  # keeps with probability 1 - p
     return masked(X, mask, p.scale)  # X / (1 - p) where it is kept, else 0
 

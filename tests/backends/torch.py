@@ -18,7 +18,7 @@ GRADIENTS_ARE_VALUES = False
 
 
 def as_dtype(d2l, X, dtype):
-    return torch.tensor(X).to(getattr(torch, dtype))
+    return torch.tensor(X).to(d2l.try_gpu(), getattr(torch, dtype))
 
 
 def with_gradient(d2l, function, X):

@@ -1,7 +1,7 @@
 """Baselines of the benchmark: the same training as users of JAX and Flax write it."""
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -97,12 +97,15 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
     return lambda: epoch(Ws, X, X_val).block_until_ready()
 
 
-def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+def dropout_calls(
+    shape: tuple[int, ...], p: float, dtype: str = "float32", turns: int = 1
+) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Return by name calls of `dropout_layer`, of Flax's own layer, and of a product with a mask that exists already.
 
-    For each there are two compiled functions: forward, and forward and backward.
+    For each there are two compiled functions, forward, and forward and backward, which run `turns` times before the
+    host waits.
     """
-    X, key = jnp.ones(shape), jax.random.PRNGKey(0)
+    X, key = jnp.ones(shape, dtype), jax.random.PRNGKey(0)
     own, mask = nn.Dropout(p, deterministic=False), dropout_layer(X, p, key=key)
 
     def calls(layer: Callable[[jax.Array, jax.Array], Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -110,11 +113,32 @@ def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[
             Y, pull = jax.vjp(lambda X: layer(X, key), X)
             return Y, pull(X)[0]
 
-        forward, both = jax.jit(layer), jax.jit(backward)
-        return lambda: jax.block_until_ready(forward(X, key)), lambda: jax.block_until_ready(both(X, key))
+        def several(call: Callable[..., Any]) -> None:
+            for _ in range(turns):
+                result = call(X, key)
+            jax.block_until_ready(result)
+
+        return partial(several, jax.jit(layer)), partial(several, jax.jit(backward))
 
     return {
         "dropout_layer": calls(lambda X, key: dropout_layer(X, p, key=key)),
         "own": calls(lambda X, key: own.apply({}, X, rngs={"dropout": key})),
         "product": calls(lambda X, key: X * mask),
     }
+
+
+def ones(shape: tuple[int, ...], dtype: str, device: jax.Device) -> jax.Array:
+    """Return ones of a dtype on a device."""
+    return jax.device_put(jnp.ones(shape, dtype), device)
+
+
+def about() -> dict[str, str]:
+    """Return the name of the first device."""
+    return {"card": jax.devices()[0].device_kind}
+
+
+def device_memory() -> dict[str, float]:
+    """Return how much of the first device's memory is used now, and was at most, in megabytes."""
+    sizes = jax.devices()[0].memory_stats() or {}
+    names = {"used": "bytes_in_use", "peak": "peak_bytes_in_use"}
+    return {name: sizes[key] / 2**20 for name, key in names.items() if key in sizes}

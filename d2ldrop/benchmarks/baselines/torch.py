@@ -64,31 +64,54 @@ def matrix_products(sizes: tuple[int, ...], batch_size: int, steps: int, validat
     return epoch
 
 
-def dropout_calls(shape: tuple[int, ...], p: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Return, by name, what calls our layer, PyTorch's own, and a product with a ready mask.
+def dropout_calls(
+    shape: tuple[int, ...], p: float, dtype: str = "float32", turns: int = 1
+) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Return, by name, what calls our layer, PyTorch's own, and a product with a ready mask; on a GPU a copy as well.
 
-    Each forward, and forward and backward.
+    Each forward, and forward and backward, `turns` times before it waits.
     """
     device = backend.try_gpu()
-    X, dY = torch.rand(shape, device=device, requires_grad=True), torch.ones(shape, device=device)
+    X, dY = ones(shape, dtype, device).requires_grad_(), ones(shape, dtype, device)
 
     def calls(layer: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Callable[[], Any], Callable[[], Any]]:
         def forward() -> None:
-            layer(X)
+            for _ in range(turns):
+                layer(X)
             _wait(device)
 
         def both() -> None:
-            torch.autograd.grad(layer(X), X, dY)
+            for _ in range(turns):
+                torch.autograd.grad(layer(X), X, dY)
             _wait(device)
 
         return forward, both
 
     mask = dropout_layer(dY, p)
-    return {
+    measured = {
         "dropout_layer": calls(lambda X: dropout_layer(X, p)),
         "own": calls(nn.Dropout(p)),
         "product": calls(lambda X: X * mask),
     }
+    if device.type == "cuda":
+        measured["copy"] = calls(torch.clone)
+    return measured
+
+
+def ones(shape: tuple[int, ...], dtype: str, device: torch.device) -> torch.Tensor:
+    """Return ones of a dtype on a device."""
+    return torch.ones(shape, dtype=getattr(torch, dtype), device=device)
+
+
+def about() -> dict[str, str]:
+    """Return the name of the GPU, and the version of CUDA."""
+    return {"card": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)} if torch.cuda.is_available() else {}
+
+
+def device_memory() -> dict[str, float]:
+    """Return how much of the GPU's memory is used now, and was at most, in megabytes."""
+    sizes = {"used": torch.cuda.memory_allocated(), "peak": torch.cuda.max_memory_allocated()}
+    return {name: size / 2**20 for name, size in sizes.items()}
 
 
 def _wait(device: torch.device) -> None:
