@@ -1,12 +1,13 @@
 """How MXNet does what shared code asks of a framework: models, steps and epochs, and the names of its weights."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import mxnet as mx
 import numpy as onp  # noqa: ICN001 - as in the book, `np` is MXNet's
-from mxnet import autograd, np, npx
+from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import nn
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
@@ -64,15 +65,7 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
 
     def parameters(self, model: nn.Block) -> dict[str, Parameter]:
         """Return all parameters by name; other than for dense layers, the names are those of `save_parameters`."""
-        dense: list[nn.Block] = []
-        model.apply(lambda layer: dense.append(layer) if isinstance(layer, nn.Dense) else None)
-        renamed = {
-            param: f"lin{k}.{kind}"
-            for k, layer in enumerate(dense, start=1)
-            for kind, param in layer._reg_params.items()
-        }
-        named = model._collect_params_with_prefix().items()
-        return {renamed.get(param, name): Parameter(param.data()) for name, param in named}
+        return {name: Parameter(param.data()) for name, param in _named(model).items()}
 
     def assign(self, model: Module, weights: Mapping[str, onp.ndarray]) -> None:
         """Set parameters in place."""
@@ -93,6 +86,33 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         if seed is not None:
             arrays.seed(seed)
         return state
+
+    def optimizer_state(self, state: State) -> dict[str, onp.ndarray]:
+        """Return copies of what a gluon Trainer keeps from step to step; of other optimisers, nothing.
+
+        These are its arrays and counts of updates, by the names of the parameters, and the numbers of the optimiser and
+        of its schedule, such as the learning rate.
+        """
+        if not isinstance(state.optim, gluon.Trainer):
+            return {}
+        found: dict[str, onp.ndarray] = {}
+        for name, i, slots in _trained(state):
+            found |= {key: slot.asnumpy() for key, slot in _flat(name, slots)}
+            found[f"{name}.updates"] = onp.array(_updates(state).get(i, state.optim.optimizer.begin_num_update))
+        return found | {key: onp.array(getattr(owner, own)) for key, owner, own in _numbers(state)}
+
+    def set_optimizer_state(self, state: State, arrays: Mapping[str, onp.ndarray]) -> None:
+        """Set what `optimizer_state` returned, in an optimiser of the same kind for a model of the same shapes."""
+        if not isinstance(state.optim, gluon.Trainer):
+            return
+        updater = state.optim._updaters[0]
+        for name, i, slots in _trained(state):
+            updater.states[i], updater.states_synced[i] = slots, True
+            for key, slot in _flat(name, slots):
+                slot[:] = arrays[key]
+            _updates(state)[i] = int(arrays[f"{name}.updates"])
+        for key, owner, own in _numbers(state):
+            setattr(owner, own, type(getattr(owner, own))(arrays[key]))
 
     def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""
@@ -162,6 +182,57 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return how many predictions are right; `y_hat` is scores (N, K) or labels (N,)."""
         labels = y_hat.argmax(axis=1) if y_hat.ndim > 1 else y_hat
         return (labels.astype(y.dtype) == y).astype("float32").sum()
+
+
+def _named(model: nn.Block) -> dict[str, gluon.Parameter]:
+    """Return gluon's parameters by their names in files."""
+    dense: list[nn.Block] = []
+    model.apply(lambda layer: dense.append(layer) if isinstance(layer, nn.Dense) else None)
+    renamed = {
+        param: f"lin{k}.{kind}" for k, layer in enumerate(dense, start=1) for kind, param in layer._reg_params.items()
+    }
+    return {renamed.get(param, name): param for name, param in model._collect_params_with_prefix().items()}
+
+
+# What a gluon Trainer keeps: its own `save_states` would pickle it.
+
+
+def _trained(state: State) -> Iterator[tuple[str, int, Any]]:
+    """Yield the name of each trained parameter, its number, and what is kept for it: arrays, tuples of them, or None.
+
+    Before the first step it is made anew, as it would be in that step.
+    """
+    names = {param: name for name, param in _named(state.model).items()}
+    optimizer, kept = state.optim.optimizer, state.optim._updaters[0].states
+    for i, param in enumerate(state.optim._params):
+        if param.grad_req != "null":
+            new = None if i in kept else optimizer.create_state_multi_precision(i, param.data().as_nd_ndarray())
+            yield names.get(param, str(i)), i, kept.get(i, new)
+
+
+def _flat(name: str, slots: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the arrays in nested tuples, named by their places."""
+    if isinstance(slots, (tuple, list)):
+        for k, slot in enumerate(slots):
+            yield from _flat(f"{name}.{k}", slot)
+    elif slots is not None:
+        yield name, slots
+
+
+def _updates(state: State) -> dict[int, int]:
+    """Return how often each parameter was updated, by number, in the dictionary in which the optimiser counts it."""
+    device = state.optim._contexts[0].device_id
+    counts: dict[int, int] = state.optim.optimizer._all_index_update_counts.setdefault(device, {})
+    return counts
+
+
+def _numbers(state: State) -> Iterator[tuple[str, Any, str]]:
+    """Yield a name for each number that the optimiser or its schedule has as an attribute, the owner, and its name."""
+    optimizer = state.optim.optimizer
+    for kind, owner in (("optimizer", optimizer), ("schedule", optimizer.lr_scheduler)):
+        for own, value in vars(owner).items() if owner is not None else ():
+            if isinstance(value, Real):
+                yield f"{kind}.{own}", owner, own
 
 
 def _as_floats(X: np.ndarray) -> np.ndarray:

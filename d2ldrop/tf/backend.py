@@ -141,6 +141,18 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
             reseed(model)
         return State(model, optim, draw_seed())
 
+    def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
+        """Return copies of the variables of a Keras optimiser, its step and learning rate among them, by their numbers.
+
+        Their own names would not do, as they go on counting from model to model. Other optimisers give nothing.
+        """
+        return {str(k): np.asarray(value.numpy()) for k, value in enumerate(getattr(state.optim, "variables", ()))}
+
+    def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set what `optimizer_state` returns, of an optimiser of the same kind for the same model."""
+        for k, value in enumerate(getattr(state.optim, "variables", ())):
+            value.assign(arrays[str(k)])
+
     def train_step(self, state: State, batch: tuple[tf.Tensor, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser: the same as an epoch of one batch."""
         count = len(batch[-1])
