@@ -9,13 +9,16 @@ from d2ldrop.errors import (
     ArgumentError,
     ArgumentTypeError,
     BackendError,
+    CheckpointError,
     D2LDropError,
     DataError,
     DataNotFoundError,
+    DivergedError,
     UsageError,
     WeightsError,
 )
 from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
+from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_weights, save_weights
 
@@ -28,10 +31,13 @@ __all__ = [
     "BackendError",
     "CSVLog",
     "Callback",
+    "Checkpoint",
+    "CheckpointError",
     "D2LDropError",
     "DataError",
     "DataNotFoundError",
     "Digits",
+    "DivergedError",
     "EarlyStopping",
     "FashionMNIST",
     "Trainer",

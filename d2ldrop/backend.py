@@ -6,9 +6,10 @@ of it. To add a framework, write such a package and register it; `CONTRIBUTING.m
 
 import importlib
 import importlib.util
+import numbers
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -193,6 +194,25 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         randomness starts from `seed`; None: from the framework's own generator.
         """
 
+    def optimizer_state(self, state: Any) -> dict[str, np.ndarray]:
+        """Return copies of what the optimiser keeps from step to step, by name: arrays, and numbers as 0-d arrays.
+
+        Here these are the arrays and numbers in the attributes of an optimiser by hand.
+        """
+        return {
+            name: np.array(self.numpy(value) if self.is_array(value) else value)
+            for name, _, _, value in _kept(vars(state.optim), self.is_array)
+        }
+
+    def set_optimizer_state(self, state: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+        """Return the state with what `optimizer_state` returned, for an optimiser of the same kind.
+
+        What the optimiser makes at its first step, and has not yet, is made.
+        """
+        for name, owner, key, value in _kept(vars(state.optim), self.is_array):
+            owner[key] = self.array(arrays[name]) if self.is_array(value) else type(value)(arrays[name])
+        return state
+
     @abstractmethod
     def train_step(self, state: Any, batch: tuple[ArrayT, ...], clip: float) -> tuple[Any, Metrics]:
         """Take one step of the optimiser; gradients are scaled to a norm of at most `clip` (0: as they are)."""
@@ -239,6 +259,22 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """Return the sum of a batch's losses, whether `loss` averages them or returns one per sample."""
         value = loss(y_hat, y)
         return value.sum() if value.ndim else value * len(y)
+
+
+def _kept(values: Any, is_array: Callable[[Any], bool], prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
+    """Yield a name for each array or number in nested dictionaries and lists, what it is in, its key, and itself.
+
+    Parameters are left out, as well as the hyperparameters' dictionary, whose values are attributes, too.
+    """
+    pairs = list(values.items() if isinstance(values, dict) else enumerate(values))
+    for key, value in pairs:
+        if key in ("params", "hparams"):
+            continue
+        name = f"{prefix}{key}"
+        if is_array(value) or (isinstance(value, numbers.Real) and not isinstance(value, bool)):
+            yield name, values, key, value
+        elif isinstance(value, (dict, list)):
+            yield from _kept(value, is_array, f"{name}.")
 
 
 AnyBackend = Backend[Any, Any, Any]

@@ -31,3 +31,11 @@ class WeightsError(D2LDropError, ValueError):
 
 class UsageError(D2LDropError, RuntimeError):
     """A call at the wrong moment, such as evaluating before anything was fitted."""
+
+
+class DivergedError(D2LDropError, ArithmeticError):
+    """Training whose loss or weights became nan or infinite."""
+
+
+class CheckpointError(D2LDropError, ValueError):
+    """A checkpoint that is damaged, or of another training."""

@@ -1,9 +1,16 @@
 """Remember what an object was made with, and add methods to a class after the fact."""
 
 import inspect
+import math
+import numbers
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from d2ldrop.errors import ArgumentError
+from d2ldrop.randomness import odds
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -41,13 +48,15 @@ class HyperParameters:
         def __getattr__(self, name: str) -> Any:
             """Tell the type checker that there are attributes which no class declares."""
 
-    def save_hyperparameters(self, ignore: Iterable[str] = ()) -> None:
+    def save_hyperparameters(self, ignore: Iterable[str] = (), check: bool = False) -> None:
         """Make each argument of the calling `__init__` an attribute and an entry of `self.hparams`.
 
         Parameters
         ----------
         ignore
             Names to leave out. Names that begin with an underscore are left out anyway.
+        check
+            Whether to check the values of the names that the chapter's models have, see `checked`.
 
         Examples
         --------
@@ -69,6 +78,8 @@ class HyperParameters:
         self.hparams = {
             name: value for name, value in arguments.items() if name not in skipped and not name.startswith("_")
         }
+        if check:
+            self.hparams = checked(self.hparams)
         for name, value in self.hparams.items():
             setattr(self, name, value)
 
@@ -76,3 +87,47 @@ class HyperParameters:
 def is_overridden(thing: Any, method: str) -> bool:
     """Return True if a method of a class of this library was written by the reader, or added by `add_to_class`."""
     return not getattr(type(thing), method).__module__.startswith("d2ldrop.")
+
+
+def checked(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters of the chapter's models as numbers of Python, which files can hold.
+
+    These are `num_...`, `dropout_...`, and `lr`, which may be a schedule of the framework.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If one is no positive integer, no probability, or no number of at least 0.
+
+    Examples
+    --------
+    >>> checked({"num_outputs": np.int64(10), "lr": 0.1})
+    {'num_outputs': 10, 'lr': 0.1}
+    >>> checked({"num_outputs": 10, "dropout_1": 1.5})
+    Traceback (most recent call last):
+    d2ldrop.errors.ArgumentError: Expected dropout_1 to be a number in [0, 1]. Received: 1.5
+    """
+    found = dict(hparams)
+    for name, value in hparams.items():
+        if name.startswith("num_"):
+            found[name] = positive(name, value)
+        elif name.startswith("dropout"):
+            odds(value, name)
+            found[name] = value if isinstance(value, (int, float)) else float(value)
+        elif name == "lr" and not callable(value):
+            found[name] = number(name, value)
+    return found
+
+
+def positive(name: str, value: Any) -> int:
+    """Return a positive integer that the argument `name` was given."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ArgumentError(f"Expected {name} to be a positive integer. Received: {value!r}")
+    return int(value)
+
+
+def number(name: str, value: Any) -> float:
+    """Return a number, finite and not negative, that the argument `name` was given."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
+        raise ArgumentError(f"Expected {name} to be a number of at least 0. Received: {value!r}")
+    return float(value)

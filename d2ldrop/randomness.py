@@ -75,13 +75,15 @@ class Odds(NamedTuple):
     bits: int  # of a lane: 1 where p is 1/2, 8 where it is another multiple of 1/256, otherwise 16
 
 
-def odds(dropout: Any) -> Odds:
+def odds(dropout: Any, name: str = "dropout") -> Odds:
     """Check a dropout probability and express it in lanes.
 
     Parameters
     ----------
     dropout
         The probability p of dropping an element, a real number in [0, 1]; an array or tensor of one element counts.
+    name
+        What an error calls it.
 
     Returns
     -------
@@ -102,9 +104,9 @@ def odds(dropout: Any) -> Odds:
     Traceback (most recent call last):
     d2ldrop.errors.ArgumentError: Expected dropout to be a number in [0, 1]. Received: 1.2
     """
-    p = _as_real(dropout)
+    p = _as_real(dropout, name)
     if not 0 <= p <= 1:  # also false for nan
-        raise ArgumentError(f"Expected dropout to be a number in [0, 1]. Received: {dropout!r}")
+        raise ArgumentError(f"Expected {name} to be a number in [0, 1]. Received: {dropout!r}")
     threshold = round(p * LANES)
     if 0 < p < 1:
         threshold = min(max(threshold, 1), LANES - 1)
@@ -113,14 +115,15 @@ def odds(dropout: Any) -> Odds:
     return Odds(threshold * 2**bits // LANES, scale, bits)
 
 
-def _as_real(value: Any) -> float:
+def _as_real(value: Any, name: str) -> float:
     """Return the value of a real number, or of an array or tensor that holds just one."""
-    if isinstance(value, numbers.Real):
-        return float(value)
-    if math.prod(getattr(value, "shape", (0,))) == 1 and not isinstance(value, (str, bytes)):
-        with suppress(TypeError, ValueError):  # an array of text, or of complex numbers
+    real = isinstance(value, numbers.Real)
+    if real or (math.prod(getattr(value, "shape", (0,))) == 1 and not isinstance(value, (str, bytes))):
+        with suppress(TypeError, ValueError, OverflowError):  # text, complex numbers; 10**400
             return float(value)
-    raise ArgumentTypeError(f"Expected dropout to be a number in [0, 1]. Received: {value!r}")
+    if real:
+        return math.inf
+    raise ArgumentTypeError(f"Expected {name} to be a number in [0, 1]. Received: {value!r}")
 
 
 def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from d2ldrop.data.modules import (
     ImageData,
     Split,
     as_floats,
+    samples,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "Split",
     "as_floats",
     "data_classes",
+    "samples",
 ]

@@ -8,7 +8,8 @@ import numpy as np
 
 from d2ldrop.data.download import cache_folder, fetch, locate
 from d2ldrop.data.idx import read_idx
-from d2ldrop.data.modules import ImageData, Split, positive, same_length
+from d2ldrop.data.modules import ImageData, Split, same_length
+from d2ldrop.hyperparameters import positive
 
 
 class FashionMNIST(ImageData):

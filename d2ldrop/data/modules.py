@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, backend_of, get_backend
-from d2ldrop.errors import ArgumentError, DataError, UsageError
-from d2ldrop.hyperparameters import HyperParameters
+from d2ldrop.errors import DataError, UsageError
+from d2ldrop.hyperparameters import HyperParameters, positive
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
+
+
+MAX_CLASSES = 2**16
+"""Labels are below this: a larger one is more likely a number of something else than a class."""
 
 
 class BatchLoader:
@@ -105,19 +109,24 @@ class ArrayData(DataModule):
     Parameters
     ----------
     X, y
-        Training samples (N, ...) and labels (N,), arrays of any framework. Integers in `y` count from 0. An `X` of
-        uint8 is taken as pixels, which the model gets as float32 in [0, 1]; float64 becomes float32.
+        Training samples (N, ...) and labels (N,), arrays of any framework or data frames. Labels are whole numbers
+        from 0 on. Integers in `X` are taken as pixels, 0 to 255, which the model gets as float32 in [0, 1]; other
+        floating-point numbers become float32.
     X_val, y_val
-        Samples to validate on. Without them, the last fifth of the training samples is set aside.
+        Samples to validate on. Without them, a fifth of the training samples is set aside: of each class, and of all
+        its samples in an order that is shuffled, always in the same way.
     batch_size
         The number of samples in a batch.
     class_names
         Names of the labels, for pictures; by default their numbers.
+    shuffle
+        False to set the last fifth aside, in the order in which the samples come.
 
     Raises
     ------
     DataError
-        If the shapes do not fit together, there are no samples, or labels are not integers from 0 on.
+        If the shapes do not fit together, there are no samples, something in `X` is nan or infinite, or labels are not
+        whole numbers from 0 to 65,535.
 
     Examples
     --------
@@ -135,15 +144,16 @@ class ArrayData(DataModule):
         y_val: Array | None = None,
         batch_size: int = 64,
         class_names: Sequence[str] | None = None,
+        shuffle: bool = True,
     ):
         if (X_val is None) != (y_val is None):
             raise DataError("Expected both X_val and y_val, or neither. Received only one.")
         train = _checked(X, y)
         if X_val is None:
-            cut = len(train.y) - max(1, len(train.y) // 5)
-            if cut == 0:
+            if len(train.y) == 1:
                 raise DataError("Expected at least 2 samples, to set one aside for validation. Received: 1")
-            train, val = Split(train.X[:cut], train.y[:cut]), Split(train.X[cut:], train.y[cut:])
+            order, cut = validation_last(train.y, shuffle), len(train.y) - max(1, len(train.y) // 5)
+            train, val = (Split(train.X[part], train.y[part]) for part in (order[:cut], order[cut:]))
         else:
             val = _checked(X_val, y_val)
             if val.X.shape[1:] != train.X.shape[1:]:
@@ -201,18 +211,71 @@ class ImageData(ArrayData):
         return show_images(grey_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
 
 
-def _checked(X: Array, y: Array) -> Split:
+def _checked(X: Any, y: Any) -> Split:
     """Return a user's arrays on the host, checked to be samples and their labels."""
-    X, y = (backend_of(array).numpy(array) if hasattr(array, "shape") else np.asarray(array) for array in (X, y))
-    if X.dtype.kind not in "fiub":
-        raise DataError(f"Expected X to hold numbers. Received: {X.dtype}")
-    if X.dtype != np.uint8:
-        X = X.astype(np.float32)
+    given, X, y = on_host(X), samples(X), on_host(y)
+    if given.dtype.kind in "iu" and given.dtype != np.uint8 and X.size and X.max() == 1:
+        raise DataError('Expected integers in X to be pixels, 0 to 255. Received 0 and 1: pass X.astype("float32").')
+    if X.dtype != np.uint8 and not np.isfinite(X).all():
+        k = np.flatnonzero(~np.isfinite(X.reshape(len(X), -1)).all(axis=1))[0]
+        bad = X[k][~np.isfinite(X[k])][0]
+        raise DataError(f"Expected X to hold numbers that are finite, as float32. Received: {bad} in sample {k}")
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
     if X.ndim < 2 or y.ndim != 1:
         raise DataError(f"Expected X of shape (N, ...) and y of shape (N,). Received: {X.shape} and {y.shape}")
-    if y.dtype.kind not in "iu" or (y.size and y.min() < 0):
-        raise DataError(f"Expected y to hold integers from 0 on. Received: {y.dtype}, {y[:5]} ...")
+    if y.dtype.kind not in "fiub" or not np.all((y >= 0) & (y < MAX_CLASSES) & (y == np.floor(y))):
+        raise DataError(
+            f"Expected y to hold whole numbers from 0 to {MAX_CLASSES - 1}, the classes. Received: {y.dtype}, {y[:5]} ..."
+        )
     return same_length(Split(X, y.astype(np.int64)))
+
+
+def on_host(X: Any) -> np.ndarray:
+    """Return an array of any framework, a data frame, or nested lists, as an array of the host."""
+    if hasattr(X, "to_numpy"):
+        return np.asarray(X.to_numpy())
+    return backend_of(X).numpy(X) if hasattr(X, "shape") else np.asarray(X)
+
+
+def samples(X: Any) -> np.ndarray:
+    """Return samples on the host: pixels as uint8, other numbers as float32.
+
+    Raises
+    ------
+    DataError
+        If `X` does not hold real numbers, or integers that are no pixels.
+    """
+    X = on_host(X)
+    if X.dtype.kind not in "fiub":
+        raise DataError(f"Expected X to hold numbers. Received: {X.dtype}")
+    if X.dtype.kind in "iu" and X.dtype != np.uint8:
+        if X.size and not 0 <= X.min() <= X.max() <= 255:
+            raise DataError(
+                f"Expected integers in X to be pixels, 0 to 255. Received: {X.min()} to {X.max()}. "
+                'For other numbers, pass X.astype("float32").'
+            )
+        return X.astype(np.uint8)
+    with np.errstate(over="ignore"):  # what is too large becomes inf, which is looked for later
+        return X if X.dtype == np.uint8 else np.ascontiguousarray(X, np.float32)
+
+
+def validation_last(y: np.ndarray, shuffle: bool) -> np.ndarray:
+    """Return an order of the samples in which each part at the end has about as much of each class as the whole.
+
+    Examples
+    --------
+    >>> y = np.repeat([0, 1], 10)
+    >>> y[validation_last(y, shuffle=True)[-4:]]
+    array([0, 1, 0, 1])
+    """
+    if not shuffle:
+        return np.arange(len(y))
+    shuffled = np.random.default_rng(0).permutation(len(y))
+    by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+    _, counts = np.unique(y, return_counts=True)
+    place = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])  # in its class, from 0 to 1
+    return by_class[np.argsort(place, kind="stable")]
 
 
 def same_length(split: Split) -> Split:
@@ -220,10 +283,3 @@ def same_length(split: Split) -> Split:
     if len(split.X) != len(split.y) or not len(split.y):
         raise DataError(f"Expected as many samples as labels, at least 1. Received: {len(split.X)}, {len(split.y)}")
     return split
-
-
-def positive(name: str, value: int) -> int:
-    """Return a positive integer that the argument `name` was given."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"Expected {name} to be a positive integer. Received: {value!r}")
-    return int(value)

@@ -85,6 +85,18 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         state.steps.kept = state.params
         return state
 
+    def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
+        """Return copies of the optimiser's memory, by numbers, and the count of steps."""
+        leaves = jax.tree.leaves(state.opt_state)
+        return {"step": np.array(state.step), **{str(k): np.array(leaf) for k, leaf in enumerate(leaves)}}
+
+    def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
+        """Return the state with what `optimizer_state` returned."""
+        leaves, structure = jax.tree.flatten(state.opt_state)
+        placed = [jax.device_put(arrays[str(k)], jnp.asarray(leaf).device) for k, leaf in enumerate(leaves)]
+        step = jax.device_put(arrays["step"], state.step.device)
+        return state.replace(opt_state=jax.tree.unflatten(structure, placed), step=step)
+
     def train_step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""
         model = state.steps.model

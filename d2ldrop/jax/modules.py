@@ -13,6 +13,7 @@ from flax.linen.kw_only_dataclasses import field
 from flax.training.train_state import TrainState
 from jax import Array
 
+from d2ldrop.hyperparameters import checked
 from d2ldrop.jax.arrays import randn
 from d2ldrop.jax.keys import get_key
 from d2ldrop.randomness import sharing_masks
@@ -64,6 +65,13 @@ class FlaxModule(BaseModule, nn.Module):
         """The fields that make this model, apart from its mode."""
         names = [field.name for field in dataclasses.fields(self) if field.init]
         return {name: getattr(self, name) for name in names if name not in ("parent", "name", "training")}
+
+    def __post_init__(self) -> None:
+        """Check and convert the hyperparameters of the chapter's models; Flax calls it when the module was made."""
+        if self.host_init:
+            for name, value in checked(self.hparams).items():
+                object.__setattr__(self, name, value)
+        super().__post_init__()
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)

@@ -88,23 +88,23 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         return state
 
     def optimizer_state(self, state: State) -> dict[str, onp.ndarray]:
-        """Return copies of what a gluon Trainer keeps from step to step; of other optimisers, nothing.
+        """Return copies of what a gluon Trainer keeps from step to step.
 
         These are its arrays and counts of updates, by the names of the parameters, and the numbers of the optimiser and
         of its schedule, such as the learning rate.
         """
         if not isinstance(state.optim, gluon.Trainer):
-            return {}
+            return super().optimizer_state(state)
         found: dict[str, onp.ndarray] = {}
         for name, i, slots in _trained(state):
             found |= {key: slot.asnumpy() for key, slot in _flat(name, slots)}
             found[f"{name}.updates"] = onp.array(_updates(state).get(i, state.optim.optimizer.begin_num_update))
         return found | {key: onp.array(getattr(owner, own)) for key, owner, own in _numbers(state)}
 
-    def set_optimizer_state(self, state: State, arrays: Mapping[str, onp.ndarray]) -> None:
+    def set_optimizer_state(self, state: State, arrays: Mapping[str, onp.ndarray]) -> State:
         """Set what `optimizer_state` returned, in an optimiser of the same kind for a model of the same shapes."""
         if not isinstance(state.optim, gluon.Trainer):
-            return
+            return super().set_optimizer_state(state, arrays)
         updater = state.optim._updaters[0]
         for name, i, slots in _trained(state):
             updater.states[i], updater.states_synced[i] = slots, True
@@ -113,6 +113,7 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
             _updates(state)[i] = int(arrays[f"{name}.updates"])
         for key, owner, own in _numbers(state):
             setattr(owner, own, type(getattr(owner, own))(arrays[key]))
+        return state
 
     def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""

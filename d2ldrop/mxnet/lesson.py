@@ -112,7 +112,7 @@ class SoftmaxRegression(Classifier):
 
     def __init__(self, num_outputs: int, lr: float):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.net = nn.HybridSequential()
         self.net.add(nn.Dense(num_outputs))  # which flattens its input
         self.net.initialize()
@@ -138,7 +138,7 @@ class DropoutMLPScratch(Classifier):
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.lin1 = nn.Dense(num_hiddens_1, activation="relu")
         self.lin2 = nn.Dense(num_hiddens_2, activation="relu")
         self.lin3 = nn.Dense(num_outputs)
@@ -164,7 +164,7 @@ class DropoutMLP(Classifier):
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.net = nn.HybridSequential()
         self.net.add(
             nn.Dense(num_hiddens_1, activation="relu"), Dropout(dropout_1),

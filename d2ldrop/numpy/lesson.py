@@ -135,7 +135,7 @@ class SoftmaxRegression(Classifier):
     host_init = True
 
     def __init__(self, num_outputs: int, lr: float):
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.net = Sequential(Flatten(), Linear(num_outputs))
 
 
@@ -157,7 +157,7 @@ class DropoutMLPScratch(Classifier):
     def __init__(
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.lin1, self.lin2, self.lin3 = Linear(num_hiddens_1), Linear(num_hiddens_2), Linear(num_outputs)
 
     def forward(self, X: np.ndarray) -> np.ndarray:
@@ -191,7 +191,7 @@ class DropoutMLP(Classifier):
     def __init__(
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.net = Sequential(
             Flatten(),
             Linear(num_hiddens_1), ReLU(), Dropout(dropout_1),

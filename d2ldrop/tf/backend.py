@@ -144,14 +144,19 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
         """Return copies of the variables of a Keras optimiser, its step and learning rate among them, by their numbers.
 
-        Their own names would not do, as they go on counting from model to model. Other optimisers give nothing.
+        Their own names would not do, as they go on counting from model to model.
         """
-        return {str(k): np.asarray(value.numpy()) for k, value in enumerate(getattr(state.optim, "variables", ()))}
+        if not isinstance(state.optim, tf.keras.optimizers.Optimizer):
+            return super().optimizer_state(state)
+        return {str(k): np.array(value) for k, value in enumerate(state.optim.variables)}
 
-    def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> None:
-        """Set what `optimizer_state` returns, of an optimiser of the same kind for the same model."""
-        for k, value in enumerate(getattr(state.optim, "variables", ())):
+    def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
+        """Set what `optimizer_state` returned."""
+        if not isinstance(state.optim, tf.keras.optimizers.Optimizer):
+            return super().set_optimizer_state(state, arrays)
+        for k, value in enumerate(state.optim.variables):
             value.assign(arrays[str(k)])
+        return state
 
     def train_step(self, state: State, batch: tuple[tf.Tensor, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser: the same as an epoch of one batch."""

@@ -105,8 +105,8 @@ class SoftmaxRegression(Classifier):
 
     def __init__(self, num_outputs: int, lr: float):
         super().__init__()
-        self.save_hyperparameters()
-        self.net = tf.keras.Sequential([tf.keras.layers.Flatten(), tf.keras.layers.Dense(num_outputs)])
+        self.save_hyperparameters(check=True)
+        self.net = tf.keras.Sequential([tf.keras.layers.Flatten(), tf.keras.layers.Dense(self.num_outputs)])
 
 
 class DropoutMLPScratch(Classifier):
@@ -128,10 +128,10 @@ class DropoutMLPScratch(Classifier):
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
         super().__init__()
-        self.save_hyperparameters()
-        self.lin1 = tf.keras.layers.Dense(num_hiddens_1, activation="relu")
-        self.lin2 = tf.keras.layers.Dense(num_hiddens_2, activation="relu")
-        self.lin3 = tf.keras.layers.Dense(num_outputs)
+        self.save_hyperparameters(check=True)
+        self.lin1 = tf.keras.layers.Dense(self.num_hiddens_1, activation="relu")
+        self.lin2 = tf.keras.layers.Dense(self.num_hiddens_2, activation="relu")
+        self.lin3 = tf.keras.layers.Dense(self.num_outputs)
 
     def forward(self, X: tf.Tensor) -> tf.Tensor:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
@@ -153,11 +153,11 @@ class DropoutMLP(Classifier):
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         layers = tf.keras.layers
         self.net = tf.keras.Sequential([
             layers.Flatten(),
-            layers.Dense(num_hiddens_1, activation="relu"), layers.Dropout(dropout_1),
-            layers.Dense(num_hiddens_2, activation="relu"), layers.Dropout(dropout_2),
-            layers.Dense(num_outputs),
+            layers.Dense(self.num_hiddens_1, activation="relu"), layers.Dropout(self.dropout_1),
+            layers.Dense(self.num_hiddens_2, activation="relu"), layers.Dropout(self.dropout_2),
+            layers.Dense(self.num_outputs),
         ])  # fmt: skip

@@ -1,6 +1,6 @@
 """How shared code drives PyTorch: arrays, training, weights, and the function edition."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,34 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
             torch.manual_seed(seed)
         return State(model, model.configure_optimizers())
 
+    def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
+        """Return copies of the tensors that an optimiser of PyTorch keeps, and of the numbers in its groups."""
+        if not isinstance(state.optim, torch.optim.Optimizer):
+            return super().optimizer_state(state)
+        saved = state.optim.state_dict()
+        found = {
+            f"{k}.{name}": np.array(arrays.numpy(value) if isinstance(value, Tensor) else value)
+            for k, slots in saved["state"].items()
+            for name, value in slots.items()
+            if value is not None
+        }
+        return found | {key: np.array(group[own]) for key, group, own in _numbers(saved)}
+
+    def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
+        """Set what `optimizer_state` returned."""
+        if not isinstance(state.optim, torch.optim.Optimizer):
+            return super().set_optimizer_state(state, arrays)
+        saved = state.optim.state_dict()
+        for key, group, own in _numbers(saved):
+            group[own] = type(group[own])(arrays[key])
+        saved["state"] = {}
+        for key, value in arrays.items():
+            k, _, name = key.partition(".")
+            if k.isdecimal():
+                saved["state"].setdefault(int(k), {})[name] = torch.tensor(value)
+        state.optim.load_state_dict(saved)
+        return state
+
     def train_step(self, state: State, batch: tuple[Tensor, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""
         state.model.train()
@@ -161,6 +189,14 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     def num_correct(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Return how many of the predictions are right, on the device."""
         return ((y_hat.argmax(dim=1) if y_hat.ndim > 1 else y_hat) == y).sum()
+
+
+def _numbers(saved: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield a name for each number of an optimiser's groups of parameters, such as the learning rate."""
+    for k, group in enumerate(saved["param_groups"]):
+        for own, value in group.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                yield f"group{k}.{own}", group, own
 
 
 def _floats(X: Tensor) -> Tensor:

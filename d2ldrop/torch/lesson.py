@@ -112,7 +112,7 @@ class SoftmaxRegression(Classifier):
 
     def __init__(self, num_outputs: int, lr: float):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_outputs))
 
 
@@ -135,7 +135,7 @@ class DropoutMLPScratch(Classifier):
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.lin1 = nn.LazyLinear(num_hiddens_1)
         self.lin2 = nn.LazyLinear(num_hiddens_2)
         self.lin3 = nn.LazyLinear(num_outputs)
@@ -162,7 +162,7 @@ class DropoutMLP(Classifier):
         self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
     ):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(check=True)
         self.net = nn.Sequential(
             nn.Flatten(),
             nn.LazyLinear(num_hiddens_1), nn.ReLU(), nn.Dropout(dropout_1),

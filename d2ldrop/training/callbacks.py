@@ -3,10 +3,14 @@
 import csv
 import math
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+import numpy as np
 
 from d2ldrop.errors import ArgumentError
 from d2ldrop.files import replacing
+from d2ldrop.hyperparameters import number, positive
 
 
 class Training(Protocol):
@@ -41,6 +45,13 @@ class Callback:
     def on_fit_end(self, trainer: Training) -> None:
         """Call when training ends, also by an error or an interrupt."""
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what the callback needs from one epoch to the next, besides the history, for checkpoints."""
+        return {}
+
+    def load_state(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `state` returned, before `on_fit_start`."""
+
 
 class EarlyStopping(Callback):
     """Stop when a number has not improved for some epochs.
@@ -53,26 +64,59 @@ class EarlyStopping(Callback):
         After how many epochs without improvement to stop.
     min_delta
         By how much it must change to count as an improvement.
+    restore_best
+        Whether the model gets the weights of the best epoch when training ends.
     """
 
-    def __init__(self, monitor: str = "val_loss", patience: int = 3, min_delta: float = 0.0):
-        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
+    def __init__(
+        self, monitor: str = "val_loss", patience: int = 3, min_delta: float = 0.0, restore_best: bool = False
+    ):
+        self.monitor, self.patience = monitor, positive("patience", patience)
+        self.min_delta, self.restore_best = number("min_delta", min_delta), restore_best
+        self._best: dict[str, np.ndarray] | None = None
+        self._resumed = False
 
     def on_fit_start(self, trainer: Training) -> None:
-        """Reset the best value and the count of epochs without improvement."""
-        self.best, self.waited = math.inf, 0
+        """Forget the weights of another training."""
+        self._best, self._resumed = self._best if self._resumed else None, False
 
     def on_epoch_end(self, trainer: Training) -> None:
         """Compare with the best value so far, and stop after `patience` epochs without improvement."""
-        row = trainer.history[-1]
-        if self.monitor not in row:
-            raise ArgumentError(f"Expected monitor to be one of {', '.join(row)}. Received: {self.monitor!r}")
-        value = -row[self.monitor] if self.monitor.endswith("acc") else row[self.monitor]
-        if value < self.best - self.min_delta:
-            self.best, self.waited = value, 0
-        else:
-            self.waited += 1
-            trainer.should_stop = trainer.should_stop or self.waited >= self.patience
+        waited = epochs_since_best(trainer.history, self.monitor, self.min_delta)
+        if self.restore_best and waited == 0:
+            self._best = trainer.backend.get_weights(trainer.model)
+        trainer.should_stop = trainer.should_stop or waited >= self.patience
+
+    def on_fit_end(self, trainer: Training) -> None:
+        """Let the model have the weights of the best epoch, if asked for."""
+        if self._best is not None:
+            trainer.backend.set_weights(trainer.model, self._best)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the weights of the best epoch, if they are wanted."""
+        return self._best or {}
+
+    def load_state(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over the weights of the best epoch."""
+        self._best, self._resumed = arrays or None, True
+
+
+def epochs_since_best(history: Sequence[Mapping[str, float]], monitor: str, min_delta: float = 0.0) -> int:
+    """Return how many epochs ago a number was at its best: 0 if in the last row.
+
+    Examples
+    --------
+    >>> epochs_since_best([{"val_loss": 3}, {"val_loss": 1}, {"val_loss": 2}], "val_loss")
+    1
+    """
+    if monitor not in history[-1]:
+        raise ArgumentError(f"Expected a number among {', '.join(history[-1])}. Received: {monitor!r}")
+    sign = -1 if monitor.endswith("acc") else 1
+    best, waited = math.inf, 0
+    for row in history:
+        value = sign * row[monitor]
+        best, waited = (value, 0) if value < best - min_delta else (best, waited + 1)
+    return waited
 
 
 class CSVLog(Callback):

@@ -1,6 +1,7 @@
 """The one training loop: it knows epochs, batches and metrics, and leaves every array to the model's backend."""
 
 import copy
+import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,14 +12,23 @@ import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, Metrics, Numbers
 from d2ldrop.data import ArrayData, BatchLoader, DataModule, as_floats
-from d2ldrop.errors import ArgumentError, UsageError
-from d2ldrop.hyperparameters import HyperParameters, is_overridden
+from d2ldrop.errors import ArgumentError, DivergedError, UsageError
+from d2ldrop.hyperparameters import HyperParameters, is_overridden, number, positive
 from d2ldrop.plots.board import in_notebook
 from d2ldrop.randomness import initial_weights, integer, sharing_masks, streams
 from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device, parts_of
 from d2ldrop.training.callbacks import Callback
+from d2ldrop.training.checkpoints import Checkpoint, restore
+from d2ldrop.training.checks import (
+    check_finite,
+    check_labels,
+    checked_callbacks,
+    checked_data,
+    checked_model,
+    diverged,
+    inputs_of,
+)
 from d2ldrop.training.metrics import MetricLog
-from d2ldrop.training.module import BaseModule
 from d2ldrop.training.progress import ProgressBar, in_terminal
 
 
@@ -41,6 +51,8 @@ class Trainer(HyperParameters):
         meant for comparing frameworks.
     callbacks
         Objects whose hooks are called, see `Callback`.
+    on_divergence
+        What to do when the loss or a weight becomes nan or infinite: `"raise"` a `DivergedError`, or `"warn"`.
     progress
         False for silence. By default there is a bar in a terminal, and the animated board in a notebook.
 
@@ -81,14 +93,16 @@ class Trainer(HyperParameters):
         seed: int | None = None,
         shared_masks: bool = False,
         callbacks: Sequence[Callback] = (),
+        on_divergence: str = "raise",
         progress: bool | None = None,
     ):
         self.save_hyperparameters()
-        for name, value in (("max_epochs", max_epochs), ("num_gpus", num_gpus)):
-            if not isinstance(value, (int, np.integer)) or value < (name == "max_epochs"):
-                raise ArgumentError(f"Expected {name} to be a whole number of epochs or GPUs. Received: {value!r}")
-        if not gradient_clip_val >= 0:
-            raise ArgumentError(f"Expected gradient_clip_val to be 0 or more. Received: {gradient_clip_val!r}")
+        self.max_epochs = positive("max_epochs", max_epochs)
+        self.num_gpus = positive("num_gpus", num_gpus) if num_gpus != 0 else 0
+        self.gradient_clip_val = number("gradient_clip_val", gradient_clip_val)
+        self.callbacks = checked_callbacks(callbacks)
+        if on_divergence not in ("raise", "warn"):
+            raise ArgumentError(f'Expected on_divergence to be "raise" or "warn". Received: {on_divergence!r}')
         streams(seed)  # a wrong seed is an error now, not when training begins
         self.history: list[dict[str, float]] = []
         self.epoch_log = MetricLog()
@@ -96,37 +110,54 @@ class Trainer(HyperParameters):
 
     # Training
 
-    def fit(self, model: Any, data: DataModule, key: Any = None) -> None:
+    def fit(self, model: Any, data: Any, key: Any = None, *, resume: str | os.PathLike[str] | None = None) -> None:
         """Train a model; its parameters are changed in place.
+
+        Where training ends by an error or an interrupt in the middle of an epoch, the model gets the weights that it
+        had after the last whole epoch, to which `history` belongs.
 
         Parameters
         ----------
         model
             A `Module` of one of the adapters. Parameters that it has are trained further; what it lacks is initialised.
         data
-            A data module, of whatever framework.
+            A data module, of whatever framework, or a pair of arrays (X, y), see `ArrayData`.
         key
             In place of a seed's stream, what seeds the framework's initialisers (JAX: a key).
+        resume
+            The folder of a `Checkpoint`. Training goes on where the newest one there was written, and ends with the
+            weights and the history that it would have had without an interruption. Without any it begins anew.
 
         Raises
         ------
         ArgumentError
-            If `model` is not a `Module`.
+            If `model` is not a `Module`, or `data` not a data module.
+        DataError
+            If there are labels for which the model has no output.
+        DivergedError
+            If the loss or a weight becomes nan or infinite.
+        CheckpointError
+            If a checkpoint to resume from is of another training.
         """
+        checked_model(model)
         self.prepare_data(data)
+        check_labels(model, self.data, (True, False))
         self.prepare_model(model, key)
         model.board.reset(xlim=(0, self.max_epochs), display=self.progress is not False)
         self.history, self.should_stop = [], False
         self.epoch = self.train_batch_idx = self.val_batch_idx = 0
         bar = in_terminal() if self.progress is None else self.progress and not in_notebook()
-        self._listeners = [*self.callbacks, *([ProgressBar()] if bar else [])]
+        last = [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]  # when others have decided
+        self._listeners = [*(c for c in self.callbacks if c not in last), *([ProgressBar()] if bar else []), *last]
+        if resume is not None:
+            restore(self, resume)
+        self._kept = self.backend.get_weights(model)
         try:
             self._call("on_fit_start")
-            for epoch in range(self.max_epochs):
+            for epoch in range(len(self.history), self.max_epochs if not self.should_stop else 0):
                 self.epoch = epoch
                 self._call("on_epoch_start")
-                with sharing_masks(self._masks):
-                    self._fit_one_epoch()
+                self._fit_one_epoch()
                 self._call("on_epoch_end")
                 if self.should_stop:
                     break
@@ -134,9 +165,9 @@ class Trainer(HyperParameters):
             self._call("on_fit_end")
             model.board.finish()
 
-    def prepare_data(self, data: DataModule) -> None:
+    def prepare_data(self, data: Any) -> None:
         """Take the loaders of a data module."""
-        self.data = data
+        self.data = data = checked_data(data)
         self.train_dataloader = data.train_dataloader()
         self.val_dataloader = data.val_dataloader()
         self.num_train_batches = len(self.train_dataloader)
@@ -144,7 +175,7 @@ class Trainer(HyperParameters):
 
     def prepare_model(self, model: Any, key: Any = None) -> None:
         """Put model, optimiser and data on the device, and start the streams of randomness."""
-        self.model, model.trainer = _checked(model), self
+        self.model, model.trainer = checked_model(model), self
         self.backend: AnyBackend = model.backend
         self.device = self._choose_device()
         weights, order, dropout = streams(self.seed)
@@ -213,6 +244,7 @@ class Trainer(HyperParameters):
             If one is missing, and nothing was fitted.
         """
         view = self._view(model, data)
+        check_labels(view.model, view.data, (False,))
         view._resident = view._is_resident()
         if not view._resident:
             view.val_dataloader = view.data.val_dataloader()
@@ -229,7 +261,8 @@ class Trainer(HyperParameters):
         Parameters
         ----------
         X
-            An array of the host or of the model's framework; uint8 is taken as pixels, as in `ArrayData`.
+            What `ArrayData` takes: an array of the host or of any framework, whose integers are pixels. None, and a
+            single sample without the first axis, are taken as well.
         model
             A model that has its parameters; by default that of the last `fit`.
 
@@ -240,23 +273,39 @@ class Trainer(HyperParameters):
 
         Raises
         ------
+        DataError
+            If `X` does not hold what the model was trained on.
         UsageError
             If `model` is missing, and nothing was fitted.
         """
         view = self._view(model, getattr(self, "data", None), needs_data=False)
-        parts = (view.backend.array(X[i : i + EVAL_BATCH], view.device) for i in range(0, len(X), EVAL_BATCH))
-        return np.concatenate([view.backend.numpy(view.backend.predict(view.model, part)) for part in parts])
+        X = inputs_of(X, view.model, view.data)
+        whole = X if len(X) else np.zeros((1, *X.shape[1:]), X.dtype)  # one sample tells how many outputs there are
+        parts = [view.backend.array(whole[i : i + EVAL_BATCH], view.device) for i in range(0, len(whole), EVAL_BATCH)]
+        outputs = [view.backend.numpy(view.backend.predict(view.model, part)) for part in parts]
+        return np.concatenate(outputs)[: len(X)].astype(np.float32, copy=False)
 
     def _view(self, model: Any, data: DataModule | None, needs_data: bool = True) -> "Trainer":
         """Return a copy of this trainer for another model or other data, so that its own training stays as it is."""
         view = copy.copy(self)
         view.model = getattr(self, "model", None) if model is None else model
-        view.data = getattr(self, "data", None) if data is None else data
+        view.data = getattr(self, "data", None) if data is None else checked_data(data)
         if view.model is None or (needs_data and view.data is None):
             raise UsageError("Expected a model and data. Call fit first, or pass them.")
-        view.backend = _checked(view.model).backend
+        view.backend = checked_model(view.model).backend
         view.device = view._choose_device()
         return view
+
+    def randomness(self) -> dict[str, Any]:
+        """Return where the streams of randomness are, for a checkpoint: what JSON can hold."""
+        masks = self._masks.bit_generator.state if self._masks is not None else None
+        return {"order": self._order.bit_generator.state, "masks": _listed(masks)}
+
+    def set_randomness(self, saved: dict[str, Any]) -> None:
+        """Continue the streams of randomness from where `randomness` found them."""
+        self._order.bit_generator.state = saved["order"]
+        if self._masks is not None:
+            self._masks.bit_generator.state = _arrays(saved["masks"])
 
     # Devices and batches
 
@@ -337,6 +386,7 @@ class Trainer(HyperParameters):
 
     def _report(self, prefix: str, numbers: Numbers, sizes: list[int]) -> None:
         """Log the metrics of some batches, and show their means."""
+        check_finite(prefix, numbers, self.train_batch_idx - len(sizes) - self._first_batch, self)
         self.epoch_log.add(prefix, numbers, sizes)
         x = self.progressed if prefix == "train_" else self.epoch + 1
         for label, mean in self.epoch_log.recent().items():
@@ -344,15 +394,27 @@ class Trainer(HyperParameters):
         self._call("on_refresh")
 
     def _fit_one_epoch(self) -> None:
-        """Run `fit_epoch`, which readers may override, and add a row to the history."""
+        """Run `fit_epoch`, which readers may override, add a row to the history, and keep a copy of the weights."""
         self.epoch_log, self._batch_len = MetricLog(), 1
         self._pending: dict[tuple[str, bool], tuple[list[Metrics], list[int]]] = {}  # what `log` has not yet fetched
         self._trained_at = 0.0  # when the epoch's training ended, and validation began
+        self._first_batch = self.train_batch_idx
         started = time.perf_counter()
-        self.fit_epoch()
-        for key, train in list(self._pending):
-            self._fetch_pending(key, train)
-        self.backend.finish_epoch(self.model, self.state)
+        try:
+            with sharing_masks(self._masks):
+                self.fit_epoch()
+            for key, train in list(self._pending):
+                self._fetch_pending(key, train)
+            self.backend.finish_epoch(self.model, self.state)
+            weights = self.backend.get_weights(self.model)
+            if wrong := next((name for name, value in weights.items() if not np.isfinite(value).all()), None):
+                diverged(self, "", f"{wrong} is no longer finite")
+            else:
+                self._kept = weights
+        except BaseException as error:
+            if self.history or isinstance(error, DivergedError):
+                self.backend.assign(self.model, self._kept)
+            raise
         ended = time.perf_counter()
         samples = len(self._train_data[-1]) if self._resident else self.num_train_batches * self.data.batch_size
         self.history.append(
@@ -370,8 +432,15 @@ class Trainer(HyperParameters):
             getattr(listener, hook)(self)
 
 
-def _checked(model: Any) -> BaseModule:
-    """Return the model, if it is one."""
-    if not isinstance(model, BaseModule):
-        raise ArgumentError(f"Expected model to be a Module of one of the adapters. Received: {model!r}")
-    return model
+def _listed(value: Any) -> Any:
+    """Return nested dictionaries with lists in place of arrays."""
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _arrays(value: Any) -> Any:
+    """Return nested dictionaries with arrays of words in place of lists."""
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items()}
+    return np.array(value, np.uint64) if isinstance(value, list) else value

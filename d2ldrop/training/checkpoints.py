@@ -1,0 +1,228 @@
+"""Checkpoints: all that a training needs to go on as if it had not been interrupted, in a file per epoch.
+
+A file holds, in the safetensors format, the weights with their buffers, the optimiser's memory, and what callbacks
+keep; its metadata, in JSON, hold the history, the streams of randomness, and what is being trained on what. It is
+written under a temporary name, flushed, and renamed, so that a process may be killed at any moment.
+"""
+
+import json
+import os
+import platform
+import re
+import sys
+import warnings
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2ldrop.backend import package_of
+from d2ldrop.data import ArrayData
+from d2ldrop.errors import ArgumentError, CheckpointError, WeightsError
+from d2ldrop.hyperparameters import positive
+from d2ldrop.training.callbacks import Callback, Training, epochs_since_best
+from d2ldrop.training.weights import save_weights
+
+FORMAT = 1
+"""Of the files; a newer one is refused."""
+
+
+class Checkpoint(Callback):
+    """Keep the state of training in a folder, from which `Trainer.fit(..., resume=folder)` goes on.
+
+    Parameters
+    ----------
+    folder
+        Where the files are; it is made if it is missing. A new training needs one without checkpoints.
+    every
+        After how many epochs to write one; there is one after the last epoch in any case.
+    keep
+        How many of the newest to keep.
+    best
+        A key of the history's rows, such as `"val_loss"`: the weights of the epoch that was best in it are kept in
+        `best.safetensors`, which `load_model` reads. A key that ends in `acc` should grow, any other shrink.
+
+    Notes
+    -----
+    A training that was killed and resumed ends with the same weights and history, bit by bit, as one that was not: on
+    the CPU, with the same versions, and with callbacks that keep nothing from epoch to epoch, or say what (see
+    `Callback.state`). Only `seconds` and `samples_per_second` differ.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], every: int = 1, keep: int = 2, best: str | None = None):
+        self.folder, self.best = Path(folder), best
+        self.every, self.keep = positive("every", every), positive("keep", keep)
+
+    def on_fit_start(self, trainer: Training) -> None:
+        """Make the folder, and see to it that no other training is overwritten."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not trainer.history and (found := checkpoints_in(self.folder)):
+            raise CheckpointError(
+                f"Expected a folder without checkpoints, as this training begins anew. Received: {found[-1]}. "
+                f"Pass resume={str(self.folder)!r} to go on from it, or another folder."
+            )
+        self.about = description(trainer)
+
+    def on_epoch_end(self, trainer: Training) -> None:
+        """Write a checkpoint, and remove what is older than the newest ones."""
+        if self.best and epochs_since_best(trainer.history, self.best) == 0:
+            save_weights(trainer.model, self.folder / "best.safetensors", epoch=trainer.epoch + 1)
+        last = trainer.should_stop or trainer.epoch + 1 == trainer.max_epochs
+        if last or (trainer.epoch + 1) % self.every == 0:
+            save(trainer, self.folder / f"epoch-{trainer.epoch + 1:05}.safetensors", self.about)
+            for old in checkpoints_in(self.folder)[: -self.keep]:
+                old.unlink()
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, oldest first."""
+    return sorted(path for path in folder.glob("epoch-*.safetensors") if re.fullmatch(r"epoch-\d+", path.stem))
+
+
+def description(trainer: Training) -> dict[str, Any]:
+    """Return what is trained on what: where it differs, training cannot be resumed."""
+    model, data = trainer.model, trainer.data
+    about = {
+        "backend": model.backend_name,
+        "model": type(model).__name__,
+        "optimizer": type(trainer.optim).__name__,
+        "data": type(data).__name__,
+        "batch_size": data.batch_size,
+        "seed": trainer.seed,
+        "shared_masks": trainer.shared_masks,
+        "gradient_clip_val": trainer.gradient_clip_val,
+        **{
+            name: value if isinstance(value, (int, float, str)) else repr(value)
+            for name, value in model.hparams.items()
+        },
+    }
+    for train in (True, False) if isinstance(data, ArrayData) else ():
+        X, y = data.split(train)
+        checksum = zlib.crc32(np.ascontiguousarray(y), zlib.crc32(np.ascontiguousarray(X)))
+        about["training samples" if train else "validation samples"] = f"{X.dtype} {X.shape}, checksum {checksum:08x}"
+    return about
+
+
+def save(trainer: Training, path: Path, about: Mapping[str, Any]) -> None:
+    """Write a checkpoint."""
+    arrays = {f"weights.{name}": value for name, value in trainer.backend.get_weights(trainer.model).items()}
+    arrays |= {f"optimizer.{name}": value for name, value in trainer.backend.optimizer_state(trainer.state).items()}
+    for k, callback in enumerate(trainer.callbacks):
+        arrays |= {f"callback{k}.{name}": value for name, value in callback.state().items()}
+    body = json.dumps(
+        {
+            "about": about,
+            "history": trainer.history,
+            "batches": [trainer.train_batch_idx, trainer.val_batch_idx],
+            "stopped": trainer.should_stop,
+            "randomness": trainer.randomness(),
+            "versions": versions(trainer),
+        }
+    )
+    write_arrays(path, arrays, {"format": str(FORMAT), "checkpoint": body, "checksum": checksum_of(body, arrays)})
+
+
+def restore(trainer: Any, folder: str | os.PathLike[str]) -> None:
+    """Let a trainer that is ready to begin go on from the newest checkpoint in a folder, if there is one.
+
+    Raises
+    ------
+    CheckpointError
+        If it belongs to another training, or is of a newer format, or if all are damaged.
+    """
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ArgumentError(f"Expected resume to be a folder with checkpoints. Received: {os.fspath(folder)!r}")
+    found = checkpoints_in(Path(folder))
+    for path in reversed(found):
+        try:
+            arrays, saved = read(path)
+            break
+        except WeightsError as error:
+            warnings.warn(f"A damaged checkpoint is passed over: {error}", stacklevel=3)
+    else:
+        if found:
+            raise CheckpointError(f"Expected checkpoints in {folder}. Received damaged ones alone, see the warnings.")
+        return
+    about = description(trainer)
+    differing = [key for key in {**saved["about"], **about} if saved["about"].get(key) != about.get(key)]
+    if differing:
+        raise CheckpointError(
+            f"Expected {path} to be a checkpoint of this training. It differs in "
+            + "; ".join(f"{key}: {saved['about'].get(key)!r}, and here {about.get(key)!r}" for key in differing)
+        )
+    if saved["versions"] != versions(trainer):
+        warnings.warn(f"{path} was written with other versions, so results may differ slightly", stacklevel=3)
+    trainer.backend.set_weights(trainer.model, part_of(arrays, "weights"))
+    trainer.state = trainer.backend.set_optimizer_state(trainer.state, part_of(arrays, "optimizer"))
+    for k, callback in enumerate(trainer.callbacks):
+        callback.load_state(part_of(arrays, f"callback{k}"))
+    trainer.history, trainer.should_stop = saved["history"], saved["stopped"]
+    trainer.train_batch_idx, trainer.val_batch_idx = saved["batches"]
+    trainer.set_randomness(saved["randomness"])
+    for row in trainer.history:
+        for label in (label for label in row if label.startswith(("train_", "val_"))):
+            trainer.model.board.draw(row["epoch"], row[label], label)
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of a checkpoint, and the rest.
+
+    Raises
+    ------
+    WeightsError
+        If it is damaged.
+    CheckpointError
+        If it is of a newer format.
+    """
+    arrays, metadata = read_arrays(path)
+    form, body = metadata.get("format", ""), metadata.get("checkpoint", "")
+    if form.isdecimal() and int(form) > FORMAT:
+        raise CheckpointError(f"Expected {path} to be of format {FORMAT} or older. Received {form}: upgrade d2ldrop.")
+    if metadata.get("checksum") != checksum_of(body, arrays):
+        raise WeightsError(f"Expected {path} to be a checkpoint. Received one that is damaged: its checksum is wrong.")
+    saved: dict[str, Any] = json.loads(body)
+    return arrays, saved
+
+
+def checksum_of(body: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a checksum of all that is in a checkpoint."""
+    total = zlib.crc32(body.encode())
+    for name in sorted(arrays):
+        total = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), zlib.crc32(name.encode(), total))
+    return f"{total:08x}"
+
+
+def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with a prefix and a point, without these."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+
+
+def versions(trainer: Training) -> dict[str, str]:
+    """Return the versions on which results depend."""
+    package = package_of(trainer.model.backend_name)
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        package: str(getattr(sys.modules.get(package), "__version__", "")),
+    }
+
+
+def write_arrays(path, arrays, metadata):
+    from safetensors.numpy import save_file
+    from d2ldrop.files import replacing
+
+    with replacing(path) as temporary:
+        save_file({name: np.require(value, requirements="C") for name, value in arrays.items()}, temporary, metadata)
+
+
+def read_arrays(path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(f"Expected {path} to be a safetensors file. Received one that is not: {error}") from error
