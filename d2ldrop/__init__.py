@@ -20,7 +20,7 @@ from d2ldrop.errors import (
 from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.trainer import Trainer
-from d2ldrop.training.weights import load_weights, save_weights
+from d2ldrop.training.weights import load_model, load_weights, read_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -46,7 +46,9 @@ __all__ = [
     "available",
     "backend",
     "dropout_layer",
+    "load_model",
     "load_weights",
+    "read_weights",
     "register_backend",
     "save_weights",
 ]

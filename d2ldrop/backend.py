@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from d2ldrop.errors import ArgumentTypeError, BackendError, WeightsError
+from d2ldrop.errors import ArgumentTypeError, BackendError, UsageError, WeightsError
 
 Array = Any  # an array of some framework, where shared code handles it without looking inside
 Metrics = dict[str, Any]  # name -> the value of one batch, a scalar that is still on the device
@@ -136,6 +136,10 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """
 
     @abstractmethod
+    def is_built(self, model: ModelT) -> bool:
+        """Return True if the model has its parameters; most models get them when they are first called."""
+
+    @abstractmethod
     def parameters(self, model: ModelT) -> dict[str, Parameter]:
         """Return all parameters and buffers of a built model by their names in files, in order of definition.
 
@@ -147,33 +151,52 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """Set parameters, given by their names in files, and in the layouts of files."""
 
     def get_weights(self, model: ModelT) -> dict[str, np.ndarray]:
-        """Return copies of all parameters of a built model, in the names and layouts of files."""
+        """Return copies of all parameters and buffers of a model, in the names and layouts of files.
+
+        Raises
+        ------
+        UsageError
+            If the model was never called, and has none yet.
+        """
+        if not self.is_built(model):
+            raise _never_called(model)
         parameters = self.parameters(model).items()
         return {
-            name: (self.numpy(value).T if transposed else self.numpy(value)).copy()
+            name: np.array(self.numpy(value).T if transposed else self.numpy(value), order="C")
             for name, (value, transposed) in parameters
         }
 
     def set_weights(self, model: ModelT, weights: Mapping[str, np.ndarray]) -> None:
-        """Set all parameters of a built model, given in the form in which `get_weights` returns them.
+        """Set all parameters and buffers of a model, given in the form in which `get_weights` returns them.
+
+        Floating-point numbers become those of the model. A model that was never called is put on the CPU; it takes the
+        shape of its inputs from `lin1.weight`.
 
         Raises
         ------
         WeightsError
-            If names or shapes are not those of the model; the message names all that differ.
+            If names, shapes or kinds of numbers are not those of the model; the message names those that differ.
+        UsageError
+            If the model was never called, and does not take rows of numbers.
         """
-        expected = {
-            name: tuple(value.shape)[:: -1 if transposed else 1]
-            for name, (value, transposed) in self.parameters(model).items()
-        }
-        received = {name: np.shape(value) for name, value in weights.items()}
-        if received != expected:
-            differing = sorted(name for name in {*received, *expected} if received.get(name) != expected.get(name))
-            raise WeightsError(
-                "Expected weights of the model's shapes. "
-                + "; ".join(f"{k}: expected {expected.get(k)}, received {received.get(k)}" for k in differing)
-            )
-        self.assign(model, weights)
+        if not self.is_built(model):
+            self.build_for(model, weights)
+        parameters = self.parameters(model)
+        check_shapes(
+            {name: tuple(value.shape)[:: -1 if turned else 1] for name, (value, turned) in parameters.items()},
+            {name: np.shape(value) for name, value in weights.items()},
+        )
+        self.assign(model, _converted(weights, {name: str(value.dtype) for name, (value, _) in parameters.items()}))
+
+    def build_for(self, model: ModelT, weights: Mapping[str, np.ndarray]) -> None:
+        """Create the parameters of a model whose first layer is `lin1`, as far as its weights tell."""
+        first = np.shape(weights["lin1.weight"]) if "lin1.weight" in weights else ()
+        if len(first) != 2 or any(np.ndim(value) > 2 for value in weights.values()):  # convolutions, say
+            raise _never_called(model)
+        try:
+            self.build(model, (np.zeros((1, first[1]), np.float32),), self.cpu())
+        except Exception as error:  # whatever the reader's layers say of these inputs
+            raise _never_called(model) from error
 
     def sublayers(self, net: Any) -> Iterable[Any]:
         """Return the layers of a sequential network, in order."""
@@ -278,6 +301,57 @@ def _kept(values: Any, is_array: Callable[[Any], bool], prefix: str = "") -> Ite
 
 
 AnyBackend = Backend[Any, Any, Any]
+
+
+def check_shapes(expected: Shapes, received: Shapes) -> None:
+    """Raise a WeightsError that names the weights whose shapes differ, if there are any."""
+    names = sorted(name for name in {*received, *expected} if received.get(name) != expected.get(name))
+    _refuse("shapes", [f"{k}: expected {expected.get(k)}, received {received.get(k)}" for k in names])
+
+
+def _converted(weights: Mapping[str, np.ndarray], dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Return contiguous copies of weights, in types that all frameworks convert to those of their parameters.
+
+    That is float32 or float64 for floating-point numbers; other types, of buffers, stay.
+
+    Raises
+    ------
+    WeightsError
+        If an array holds another kind of numbers than the parameter, or numbers that are too large for it.
+    """
+    arrays = {name: np.asarray(value) for name, value in weights.items()}
+    kinds = {name: (_kind(dtypes[name]), _kind(value.dtype.name)) for name, value in arrays.items()}
+    wrong = sorted(name for name, (expected, received) in kinds.items() if expected != received)
+    _refuse("kinds of numbers", [f"{k}: expected {kinds[k][0]}, received {arrays[k].dtype}" for k in wrong])
+    found = {}
+    for name, value in arrays.items():
+        floats = np.float64 if "float64" in dtypes[name] else np.float32
+        with np.errstate(over="ignore"):
+            dtype = floats if kinds[name][0] == "float" else value.dtype.newbyteorder("=")
+            found[name] = np.array(value, dtype, order="C")
+    large = [name for name, value in found.items() if (np.isinf(value) & ~np.isinf(arrays[name])).any()]
+    _refuse("range", [f"{name}: expected float32, received larger numbers" for name in sorted(large)])
+    return found
+
+
+def _kind(dtype: str) -> str:
+    """Return the kind of numbers of a type, by the name that any framework gives it."""
+    return next((kind for kind in ("float", "int", "bool", "complex") if kind in dtype), dtype)
+
+
+def _refuse(what: str, differences: list[str]) -> None:
+    """Raise a WeightsError if there are differences; it names the first ones."""
+    if differences:
+        more = f"; and {len(differences) - 10} more" if len(differences) > 10 else ""
+        raise WeightsError(f"Expected weights of the model's {what}. {'; '.join(differences[:10])}{more}")
+
+
+def _never_called(model: Any) -> UsageError:
+    """Return the error for a model whose parameters are missing."""
+    return UsageError(
+        f"Expected a model that has its parameters. Received: {type(model).__name__}, which was never called. "
+        "Fit it, or call it with some inputs, first."
+    )
 
 
 def by_name(*kinds: type[ModelT]) -> dict[str, type[ModelT]]:

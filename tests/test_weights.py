@@ -1,11 +1,22 @@
 """Weights in files: from any backend, to any other, as long as they fit."""
 
+import contextlib
+import json
+import math
+import subprocess
+import sys
+import tracemalloc
+
 import numpy as np
 import pytest
+from helpers import fitted
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import d2ldrop
-from d2ldrop.training.weights import read_weights
+from d2ldrop import load_model, load_weights, read_weights, save_weights
+from d2ldrop.training.weights import DTYPES
 
 MODELS = ["DropoutMLPScratch", "DropoutMLP"]
 X = np.random.default_rng(0).random((5, 1, 4, 4), np.float32)
@@ -25,16 +36,16 @@ def built(d2l, small, kind="DropoutMLPScratch"):
 @pytest.mark.parametrize("reader", MODELS)
 def test_weights_travel_between_all_backends(d2l, other, small, tmp_path, writer, reader):
     model = built(d2l, small, writer)
-    d2ldrop.save_weights(model, tmp_path / "w.safetensors")
+    save_weights(model, tmp_path / "w.safetensors")
     expected = d2l.numpy(d2l.backend.predict(model, d2l.array(images(d2l))))
     copy = getattr(other, reader)(**small)
-    d2ldrop.load_weights(copy, tmp_path / "w.safetensors", images(other))
+    load_weights(copy, tmp_path / "w.safetensors", images(other))
     received = other.numpy(other.backend.predict(copy, other.array(images(other))))
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_weights_file_names_layouts_and_metadata(d2l, small, tmp_path):
-    d2ldrop.save_weights(built(d2l, small), tmp_path / "w.safetensors", data="digits")
+    save_weights(built(d2l, small), tmp_path / "w.safetensors", data="digits")
     arrays = load_file(tmp_path / "w.safetensors")
     assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == {
         "lin1.weight": ((32, 16), np.float32),
@@ -56,15 +67,15 @@ def test_get_weights_returns_copies(d2l, small):
 
 def test_load_weights_rejects_other_names_or_shapes(d2l, small, tmp_path):
     path = tmp_path / "w.safetensors"
-    d2ldrop.save_weights(built(d2l, small), path)
+    save_weights(built(d2l, small), path)
     wider = d2l.DropoutMLP(**{**small, "num_hiddens_1": 33})
     with pytest.raises(d2ldrop.WeightsError, match=r"lin1.bias: expected \(33,\), received \(32,\)"):
-        d2ldrop.load_weights(wider, path, images(d2l))
+        load_weights(wider, path, images(d2l))
     arrays = load_file(path)
     del arrays["lin2.bias"]
     save_file({**arrays, "extra": np.zeros(3)}, path)
     with pytest.raises(ValueError, match=r"extra: expected None, received \(3,\); lin2.bias: .*received None"):
-        d2ldrop.load_weights(built(d2l, small), path, images(d2l))
+        load_weights(built(d2l, small), path, images(d2l))
 
 
 def test_read_weights_rejects_other_files(tmp_path):
@@ -77,7 +88,7 @@ def test_read_weights_rejects_other_files(tmp_path):
 
 def test_failed_save_keeps_the_old_file(d2l, small, tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
-    d2ldrop.save_weights(built(d2l, small), path)
+    save_weights(built(d2l, small), path)
     before = path.read_bytes()
 
     def full(arrays, file, metadata):
@@ -86,6 +97,547 @@ def test_failed_save_keeps_the_old_file(d2l, small, tmp_path, monkeypatch):
 
     monkeypatch.setattr("safetensors.numpy.save_file", full)
     with pytest.raises(OSError, match="No space left"):
-        d2ldrop.save_weights(built(d2l, small), path)
+        save_weights(built(d2l, small), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+# Models from files
+
+
+def predicted(d2l, model):
+    return d2ldrop.Trainer(1, progress=False).predict(images(d2l), model)
+
+
+@pytest.fixture
+def saved(small, tmp_path):
+    """Return a file that NumPy wrote, and the outputs of its model."""
+    d2l = d2ldrop.backend("numpy")
+    model = built(d2l, small)
+    save_weights(model, tmp_path / "w.safetensors", data="digits")
+    return tmp_path / "w.safetensors", predicted(d2l, model)
+
+
+@pytest.mark.parametrize("kind", [None, *MODELS])
+def test_load_model_predicts_and_trains_on(d2l, saved, small, kind):
+    path, expected = saved
+    model = load_model(path, d2l.name, kind=kind, X=X)
+    assert type(model) is d2l.backend.models[kind or "DropoutMLPScratch"]
+    assert model.hparams == small
+    inputs = d2l.array(images(d2l))
+    np.testing.assert_array_equal(d2l.numpy(model(inputs)), d2l.numpy(model(inputs)))  # without dropout
+    np.testing.assert_allclose(predicted(d2l, model), expected, rtol=1e-5, atol=1e-6)
+    before = d2l.get_weights(model)
+    trainer = d2ldrop.Trainer(1, seed=0, progress=False)
+    trainer.fit(model, d2l.ArrayData(np.tile(X, (20, 1, 1, 1)), np.arange(100) % 10, batch_size=20))
+    assert trainer.history[0]["train_loss"] > 0
+    assert all((before[name] != value).any() for name, value in d2l.get_weights(model).items())
+
+
+def test_load_model_chooses_backend_and_class_of_the_file(d2l, tmp_path):
+    model = d2l.SoftmaxRegression(num_outputs=3, lr=0.1)
+    d2l.backend.build(model, (images(d2l),), d2l.cpu())
+    save_weights(model, tmp_path / "w")
+    copy = load_model(tmp_path / "w")
+    assert type(copy) is d2l.SoftmaxRegression
+    np.testing.assert_array_equal(predicted(d2l, copy), predicted(d2l, model))
+
+
+def test_load_model_rejects_what_it_cannot_make(d2l, saved, small, tmp_path):
+    path, _ = saved
+    with pytest.raises(d2ldrop.WeightsError, match=r"Expected inputs of 16 numbers each. Received: \(1, 28, 28\)"):
+        load_model(path, d2l.name, X=np.zeros((1, 1, 28, 28)))
+    with pytest.raises(d2ldrop.WeightsError, match="'Net'"):
+        load_model(path, d2l.name, kind="Net")
+    with pytest.raises(d2ldrop.BackendError, match="'nothing'"):
+        load_model(path, "nothing")
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "no", d2l.name)
+
+    class Mine(d2l.DropoutMLP):
+        pass
+
+    save_weights(built(SimpleAdapter(d2l, Mine=Mine), small, "Mine"), tmp_path / "mine")
+    with pytest.raises(d2ldrop.WeightsError, match=r"a class among DropoutMLPScratch, .*Received: 'Mine'"):
+        load_model(tmp_path / "mine")
+
+
+class SimpleAdapter:
+    """An adapter with other models."""
+
+    def __init__(self, d2l, **models):
+        self.d2l = d2l
+        vars(self).update(models)
+
+    def __getattr__(self, name):
+        return getattr(self.d2l, name)
+
+
+def test_importing_the_library_imports_no_reader_of_weights():
+    code = "import sys, d2ldrop; d2ldrop.load_model, d2ldrop.read_weights; assert 'safetensors' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Models without parameters
+
+
+def test_set_weights_of_a_model_that_was_never_called(d2l, saved, small):
+    path, expected = saved
+    model = d2l.DropoutMLP(**small)
+    d2l.set_weights(model, read_weights(path)[0])
+    np.testing.assert_allclose(predicted(d2l, model), expected, rtol=1e-5, atol=1e-6)
+    model = d2l.DropoutMLPScratch(**small)
+    assert load_weights(model, path)["data"] == "digits"
+    np.testing.assert_allclose(predicted(d2l, model), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_models_without_parameters_are_refused_with_what_to_do(d2l, small, tmp_path):
+    model = d2l.DropoutMLP(**small)
+    message = "Received: DropoutMLP, which was never called. Fit it, or call it"
+    for attempt in (
+        lambda: save_weights(model, tmp_path / "w"),
+        lambda: d2l.get_weights(model),
+        lambda: d2l.set_weights(model, {"conv.weight": np.zeros((8, 1, 3, 3)), "lin1.weight": np.zeros((10, 8))}),
+        lambda: d2l.set_weights(model, {}),
+    ):
+        with pytest.raises(d2ldrop.UsageError, match=message):
+            attempt()
+    assert not [*tmp_path.iterdir()]
+    assert d2l.backend.build(model, (images(d2l),), d2l.cpu())  # nothing was created
+
+
+def test_load_weights_leaves_a_model_that_has_parameters_where_it_is(d2l, saved, small, monkeypatch):
+    model = built(d2l, small)
+    monkeypatch.setattr(d2l.backend, "build", None, raising=False)
+    load_weights(model, saved[0], images(d2l))
+    np.testing.assert_allclose(predicted(d2l, model), saved[1], rtol=1e-5, atol=1e-6)
+
+
+# What is saved
+
+
+def test_numbers_of_numpy_among_the_hyperparameters(d2l, tmp_path):
+    hparams = {
+        "num_outputs": np.int64(10),
+        "num_hiddens_1": np.uint8(8),
+        "num_hiddens_2": np.array(4)[()],
+        "dropout_1": np.float32(0.5),
+        "dropout_2": np.float64(0.25),
+        "lr": np.float16(0.5),
+    }
+    model = built(d2l, hparams)
+    flag, rates = np.bool_(True), np.array([0.5, 1])
+    save_weights(
+        model, tmp_path / "w", flag=flag, rates=rates, zero=np.array(7), pair=(np.int8(1), 2), wide=np.longdouble(2)
+    )
+    about = read_weights(tmp_path / "w")[1]
+    assert about == {
+        "class": "DropoutMLPScratch",
+        "hparams": {
+            "num_outputs": 10, "num_hiddens_1": 8, "num_hiddens_2": 4, "dropout_1": 0.5, "dropout_2": 0.25, "lr": 0.5
+        },
+        "backend": d2l.name,
+        "flag": True,
+        "rates": [0.5, 1],
+        "zero": 7,
+        "pair": [1, 2],
+        "wide": 2,
+    }  # fmt: skip
+    assert {type(value) for value in about["hparams"].values()} == {int, float}
+    np.testing.assert_array_equal(predicted(d2l, load_model(tmp_path / "w")), predicted(d2l, model))
+
+
+def test_what_json_cannot_hold_is_described(d2l, small, tmp_path):
+    class Broken:
+        def __repr__(self):
+            raise ValueError
+
+    endless, deep = [], []
+    endless.append(endless)
+    for _ in range(100_000):
+        deep = [deep]
+    values = {
+        "function": max, "module": np, "type": int, "set": {1}, "bytes": b"x", "complex": 1j, "broken": Broken(),
+        "endless": endless, "deep": deep, "keys": {(1, 2): 3}, "long": [0] * 100_000, "array": np.zeros(100_000),
+        "nan": math.nan, "layer": built(d2l, small),
+    }  # fmt: skip
+    save_weights(built(d2l, small), tmp_path / "w", **values)
+    about = read_weights(tmp_path / "w")[1]
+    assert about["hparams"] == small
+    assert about["function"] == "<built-in function max>"
+    assert math.isnan(about.pop("nan"))
+    assert all(isinstance(about[name], str) and len(about[name]) < 300 for name in values if name != "nan")
+    while deep:  # by hand: to free it all at once takes as many calls
+        deep = deep.pop()
+
+
+@pytest.mark.skip_numpy
+@pytest.mark.skip_toy
+def test_buffers_of_batch_norm_come_back(d2l, own, small, tmp_path):
+    Normalised = own.with_batch_norm(d2l)
+    _, model = fitted(SimpleAdapter(d2l, Normalised=Normalised), {"lr": 0.1}, kind="Normalised")
+    path = tmp_path / "w.safetensors"
+    save_weights(model, path)
+    expected = d2l.get_weights(model)
+    assert {name: value.shape for name, value in read_weights(path)[0].items()} == {
+        name: value.shape for name, value in expected.items()
+    }
+    assert len(expected) > 7
+    d2l.set_weights(model, {name: value * 0 for name, value in expected.items()})
+    assert not any(value.any() for value in d2l.get_weights(model).values())
+    inputs = d2l.Digits().split(train=False, channels_last=d2l.channels_last)[0][:5]
+    copies = [model, Normalised(lr=0.1), Normalised(lr=0.1)]
+    for copy, given_inputs in zip(copies, (None, inputs, None), strict=True):
+        load_weights(copy, path, given_inputs)
+        for name, value in d2l.get_weights(copy).items():
+            np.testing.assert_array_equal(value, expected[name])
+            assert value.dtype == expected[name].dtype
+
+
+# Kinds of numbers
+
+
+def with_dtype(path, dtype, values=None):
+    """Change the type of the first bias of a file by hand, as NumPy does not know all of them."""
+    arrays, about = read_weights(path)
+    bias = arrays["lin1.bias"] if values is None else values
+    arrays["lin1.bias"] = {
+        "BF16": lambda: (bias.view(np.uint32) >> 16).astype(np.uint16),
+    }.get(dtype, lambda: bias.astype(DTYPES[dtype]))()
+    save_file(arrays, path, {"d2ldrop": json.dumps(about)})
+    if dtype == "BF16":
+        content = path.read_bytes()
+        path.write_bytes(
+            content.replace(b'"U16"', b'"BF16"').replace(content[:8], (len_of(content) + 1).to_bytes(8, "little"))
+        )
+    return bias
+
+
+def len_of(content):
+    return int.from_bytes(content[:8], "little")
+
+
+@pytest.mark.parametrize("dtype", ["I8", "I64", "U8", "BOOL", "C64"])
+def test_weights_that_are_no_floating_point_numbers_are_refused(d2l, saved, small, dtype):
+    path, _ = saved
+    with_dtype(path, dtype)
+    name = np.dtype(DTYPES[dtype]).name
+    for attempt in (
+        lambda: load_model(path, d2l.name),
+        lambda: load_weights(built(d2l, small), path, images(d2l)),
+        lambda: d2l.set_weights(built(d2l, small), read_weights(path)[0]),
+    ):
+        with pytest.raises(d2ldrop.WeightsError, match=f"lin1.bias: expected float, received {name}"):
+            attempt()
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F64"])
+def test_other_floating_point_numbers_are_converted(d2l, saved, small, dtype):
+    path, _ = saved
+    bias = np.linspace(-2, 2, 32, dtype=np.float32)
+    bias = with_dtype(path, dtype, bias)
+    model = load_model(path, d2l.name)
+    received = d2l.get_weights(model)["lin1.bias"]
+    assert received.dtype == np.float32
+    np.testing.assert_allclose(received, bias, rtol={"F16": 2**-11, "BF16": 2**-7, "F64": 0}[dtype])
+
+
+def test_set_weights_takes_arrays_of_any_layout(d2l, small):
+    model = built(d2l, small)
+    expected = {name: np.round(value, 2) for name, value in d2l.get_weights(model).items()}
+    odd = {name: np.asfortranarray(value.astype(">f8"))[::-1][::-1] for name, value in expected.items()}
+    odd["lin3.bias"] = np.repeat(odd["lin3.bias"][::-1], 2)[::-2]
+    for value in odd.values():
+        value.flags.writeable = False
+    d2l.set_weights(model, odd)
+    for name, value in d2l.get_weights(model).items():
+        np.testing.assert_array_equal(value, expected[name])
+
+
+def test_numbers_too_large_for_the_model_are_refused_and_nan_is_kept(d2l, small):
+    model = built(d2l, small)
+    weights = d2l.get_weights(model)
+    weights["lin2.bias"][:3] = np.nan, np.inf, -np.inf
+    d2l.set_weights(model, weights)
+    np.testing.assert_array_equal(d2l.get_weights(model)["lin2.bias"], weights["lin2.bias"])
+    with pytest.raises(d2ldrop.WeightsError, match=r"lin1\.bias: expected float32, received larger numbers"):
+        d2l.set_weights(model, {**weights, "lin1.bias": np.full(32, 1e300)})
+
+
+def test_errors_name_a_few_of_many_arrays(d2l, small):
+    many = {f"a{k}": np.zeros(3) for k in range(1000)}
+    with pytest.raises(d2ldrop.WeightsError, match=r"a0: expected None.*; and 996 more") as caught:
+        d2l.set_weights(built(d2l, small), many)
+    assert len(str(caught.value)) < 1000
+
+
+# Files from anywhere
+
+
+def forge(path, **changes):
+    """Change the metadata of a file."""
+    weights, about = read_weights(path)
+    save_file(weights, path, {"d2ldrop": json.dumps({**about, **changes})})
+
+
+def nested(depth):
+    return "[" * depth + "]" * depth
+
+
+HPARAMS = [
+    {"num_hiddens_1": value} for value in (10**9, 10**4000, 2**63, 33, 0, -5, "8", 8.5, 32.0, True, None, [32], {})
+]
+HPARAMS += [{"num_outputs": value} for value in (10**9, 11, -1, "10")]
+HPARAMS += [{"dropout_1": value} for value in (1.5, -0.1, math.nan, math.inf, "x", None, [0.5], True, 10**400)]
+HPARAMS += [{"lr": value} for value in (math.nan, math.inf, "0.1", None, 10**400)]
+HPARAMS += [{"parent": 1}, {"name": 2}, {"self": 1}, {"training": True}, {"path": 1}]
+
+
+@pytest.mark.parametrize("change", HPARAMS, ids=lambda change: str(change)[:40])
+def test_forged_hyperparameters_are_refused(d2l, saved, small, change, request):
+    path, _ = saved
+    forge(path, hparams={**small, **change})
+    tracemalloc.start()
+    request.addfinalizer(tracemalloc.stop)
+    with pytest.raises(d2ldrop.WeightsError) as caught:
+        load_model(path, d2l.name)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert str(path) in str(caught.value)
+
+
+ABOUT = [{"hparams": value} for value in (None, [], [1], "x", 3, {}, {"lr": 0.1})]
+ABOUT += [
+    {"class": value}
+    for value in (None, "Net", "Module", "__init__", ["DropoutMLP"], {}, 7, "x\ny", "SoftmaxRegression")
+]
+ABOUT += [{"backend": value} for value in (None, "numpi", ["numpy"], {}, 3, "os", "../numpy", "d2ldrop.numpy")]
+
+
+@pytest.mark.parametrize("change", ABOUT, ids=str)
+def test_forged_metadata_are_refused(saved, change):
+    path, _ = saved
+    forge(path, **change)
+    with pytest.raises(d2ldrop.WeightsError) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["null", "[]", "3", "{", "", "\ud800", nested(100_000), '{"a":' * 100_000, '{"class": 1, "class": 1}', "9" * 5000],
+)
+def test_metadata_that_are_no_object_are_refused(saved, text):
+    path, _ = saved
+    header, arrays = taken_apart(path)
+    header["__metadata__"] = {"d2ldrop": text}
+    put_together(path, json.dumps(header), arrays)
+    with pytest.raises(d2ldrop.WeightsError) as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_arrays_that_are_missing_or_more_are_refused(d2l, saved):
+    path, _ = saved
+    weights, about = read_weights(path)
+    for changed in (
+        {},
+        {"lin1.weight": weights["lin1.weight"]},
+        {name: value for name, value in weights.items() if name != "lin1.weight"},
+        {**weights, "lin4.weight": np.zeros((1, 1), np.float32)},
+        {**weights, "lin1.weight": weights["lin1.weight"].ravel()},
+        {**weights, "lin1.weight": np.array(3, np.float32)},
+        {**weights, "lin1.weight": np.zeros((32, 0), np.float32)},
+    ):
+        save_file(changed, path, {"d2ldrop": json.dumps(about)})
+        with pytest.raises(d2ldrop.WeightsError, match=r"w\.safetensors"):
+            load_model(path, d2l.name)
+
+
+def taken_apart(path):
+    """Return the header of a file, and the bytes of its arrays."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def put_together(path, header, arrays, length=None):
+    header = header if isinstance(header, bytes) else header.encode()
+    path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header + arrays)
+
+
+def array_of(dtype="F32", shape=(2,), offsets=(0, 8), **more):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets, **more}
+
+
+HEADERS = {
+    "not JSON": "{",
+    "not UTF-8": b'{"\xff": 1}',
+    "UTF-16": "{}".encode("utf-16"),
+    "a list": "[]",
+    "deep": nested(100_000),
+    "deep in an array": '{"a": {"dtype": "F32", "shape": ' + nested(100_000) + ', "data_offsets": [0, 8]}}',
+    "long number": '{"a": ' + "9" * 5000 + "}",
+    "twice the same": f'{{"a": {json.dumps(array_of())}, "a": {json.dumps(array_of())}}}',
+    "no arrays": {},
+    "null": {"a": None},
+    "empty": {"a": {}},
+    "type": {"a": array_of("F8_E4M3", (8,))},
+    "type of another type": {"a": array_of(["F32"])},
+    "no shape": {"a": array_of(shape=None)},
+    "negative shape": {"a": array_of(shape=[-2])},
+    "two negative": {"a": array_of(shape=[-1, -2])},
+    "float shape": {"a": array_of(shape=[2.0])},
+    "bool shape": {"a": array_of(shape=[2, True])},
+    "shape too large": {"a": array_of(shape=[3])},
+    "shape too small": {"a": array_of(shape=[1])},
+    "huge shape": {"a": array_of(shape=[2**62, 4])},
+    "huge shape of nothing": {"a": array_of(shape=[0, 2**62, 2**62], offsets=[0, 0]), "b": array_of()},
+    "endless shape of nothing": {"a": array_of(shape=[0, 10**100], offsets=[0, 0]), "b": array_of()},
+    "many axes": {"a": array_of(shape=[1] * 100 + [2])},
+    "offsets outside": {"a": array_of(shape=[4], offsets=[0, 16])},
+    "far outside": {"a": array_of(shape=[2], offsets=[2**62, 2**62 + 8])},
+    "a terabyte": {"a": array_of(shape=[2**38], offsets=[0, 2**40])},
+    "negative offsets": {"a": array_of(offsets=[-8, 0])},
+    "backwards": {"a": array_of(offsets=[8, 0])},
+    "three offsets": {"a": array_of(offsets=[0, 8, 16])},
+    "gap": {"a": array_of(shape=[1], offsets=[4, 8])},
+    "rest": {"a": array_of(shape=[1], offsets=[0, 4])},
+    "the same bytes": {"a": array_of(), "b": array_of()},
+    "overlap": {"a": array_of(), "b": array_of(shape=[1], offsets=[4, 8])},
+    "unprintable name": {"a\nb": array_of()},
+    "half a character": {"\ud800": array_of()},
+    "long name": {"a" * 10_000: array_of()},
+    "metadata of another type": {"a": array_of(), "__metadata__": []},
+    "metadata that are no text": {"a": array_of(), "__metadata__": {"d2ldrop": {}}},
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_forged_headers_are_refused(tmp_path, kind, request):
+    header = HEADERS[kind]
+    put_together(tmp_path / "w", json.dumps(header) if isinstance(header, dict) else header, bytes(8))
+    tracemalloc.start()
+    request.addfinalizer(tracemalloc.stop)
+    with pytest.raises(d2ldrop.WeightsError, match=r"Expected .*w to be a safetensors file. Received") as caught:
+        read_weights(tmp_path / "w")
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_forged_headers_differ_from_a_right_one(tmp_path):
+    header = {"a": array_of(), "b": array_of(shape=[0, 3], offsets=[8, 8]), "c": array_of("I64", [], [8, 16])}
+    put_together(tmp_path / "w", json.dumps(header), bytes(8) + (7).to_bytes(8, "little"))
+    weights, about = read_weights(tmp_path / "w")
+    assert {name: (value.shape, value.dtype.name) for name, value in weights.items()} == {
+        "a": ((2,), "float32"),
+        "b": ((0, 3), "float32"),
+        "c": ((), "int64"),
+    }
+    assert weights["c"] == 7
+    assert about == {}
+    assert all(value.flags.writeable for value in weights.values())
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 2**31, 10**9, 2**63 - 1, 2**64 - 1])
+def test_forged_lengths_of_headers_are_refused(tmp_path, length):
+    put_together(tmp_path / "w", b"{}", b"", length)
+    with pytest.raises(d2ldrop.WeightsError):
+        read_weights(tmp_path / "w")
+    with open(tmp_path / "w", "r+b") as file:
+        file.truncate(10**10)  # the header fits then, and takes no room on the disk
+    tracemalloc.start()
+    with contextlib.closing(SimpleStop()), pytest.raises(d2ldrop.WeightsError):
+        read_weights(tmp_path / "w")
+
+
+class SimpleStop:
+    """Stops tracing, and looks at how much memory was taken."""
+
+    def close(self):
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 50e6
+
+
+@pytest.mark.parametrize("size", range(0, 120, 7))
+def test_files_that_end_early_are_refused(saved, size):
+    path, _ = saved
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(d2ldrop.WeightsError):
+        read_weights(path)
+
+
+def own_errors_only(path):
+    """Load a model from a file, which may succeed, or be refused."""
+    with contextlib.suppress(d2ldrop.D2LDropError):
+        model = load_model(path, "numpy")
+        assert predicted(d2ldrop.backend("numpy"), model).shape[0] == 5
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Return the content of a small file, and a path for changed ones."""
+    d2l = d2ldrop.backend("numpy")
+    path = tmp_path_factory.mktemp("fuzz") / "w"
+    save_weights(built(d2l, {"num_outputs": 3, "lr": 0.5}, "SoftmaxRegression"), path)
+    return path.read_bytes(), path
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_changed_files_raise_no_errors_but_our_own(good, data):
+    content, path = good
+    content = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.one_of(st.integers(0, 400), st.integers(0, len(content))))
+        stop = start + data.draw(st.integers(0, 8))
+        content[start:stop] = data.draw(
+            st.one_of(
+                st.binary(max_size=8), st.sampled_from([*b'0123456789[]{},:-e"', *b"."]).map(lambda b: bytes([b]))
+            )
+        )
+    path.write_bytes(content)
+    own_errors_only(path)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([*DTYPES]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(
+    json_values,
+    st.sampled_from(["class", "hparams", "backend", "lr", "num_outputs", "dtype", "shape", "data_offsets", "entry"]),
+)
+@settings(max_examples=300)
+def test_changed_headers_raise_no_errors_but_our_own(good, value, where):
+    content, path = good
+    path.write_bytes(content)
+    header, arrays = taken_apart(path)
+    about = json.loads(header["__metadata__"]["d2ldrop"])
+    if where in about:
+        about[where] = value
+    elif where in about["hparams"]:
+        about["hparams"][where] = value
+    elif where == "entry":
+        header["lin1.bias"] = value
+    else:
+        header["lin1.bias"][where] = value
+    header["__metadata__"]["d2ldrop"] = json.dumps(about)
+    put_together(path, json.dumps(header), arrays)
+    own_errors_only(path)
+
+
+@given(st.binary(max_size=200), st.booleans())
+@settings(max_examples=300)
+def test_random_bytes_raise_no_errors_but_our_own(good, content, framed):
+    path = good[1]
+    path.write_bytes(len(content).to_bytes(8, "little") + content if framed else content)
+    own_errors_only(path)

@@ -44,7 +44,7 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         """Put the variables on the device, and create them if there are none."""
         if seed is not None:
             keys.seed(seed)
-        new = model.learned is None
+        new = not self.is_built(model)
         if new:
             create(model, floats(inputs), keys.get_key())
         model.learned = jax.device_put(model.learned, device)
@@ -52,6 +52,10 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
             own = self.parameters(model).items()
             self.assign(model, draw({name: value.shape[:: -1 if turned else 1] for name, (value, turned) in own}))
         return new
+
+    def is_built(self, model: Module) -> bool:
+        """Return True if the model has its parameters."""
+        return model.learned is not None
 
     def parameters(self, model: Module) -> dict[str, Parameter]:
         """Return parameters and batch statistics under Flax's names, but lin1, ... for the fully connected layers."""

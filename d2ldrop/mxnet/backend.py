@@ -50,7 +50,7 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         if seed is not None:
             arrays.seed(seed)
         params = list(model.collect_params().values())
-        new = any(param._data is None for param in params)
+        new = not self.is_built(model)
         for param in params:
             if param._data is None and not param._deferred_init:  # `initialize` was not called
                 param.initialize(ctx=device)
@@ -62,6 +62,10 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
             if draw is not None:
                 self.assign(model, draw({name: value.shape for name, (value, _) in self.parameters(model).items()}))
         return new
+
+    def is_built(self, model: Module) -> bool:
+        """Return True if the model has its parameters."""
+        return all(param._data is not None for param in model.collect_params().values())
 
     def parameters(self, model: nn.Block) -> dict[str, Parameter]:
         """Return all parameters by name; other than for dense layers, the names are those of `save_parameters`."""

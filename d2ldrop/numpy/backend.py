@@ -41,7 +41,7 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         """Create the parameters that the model lacks."""
         if seed is not None:
             arrays.seed(seed)
-        new = any(param.value is None for param in model.parameters())
+        new = not self.is_built(model)
         if new:
             model.train(False)
             model(*map(as_floats, map(np.asarray, inputs)))
@@ -49,6 +49,10 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
             own = self.parameters(model).items()
             self.assign(model, draw({name: value.shape[:: -1 if turned else 1] for name, (value, turned) in own}))
         return new
+
+    def is_built(self, model: Module) -> bool:
+        """Return True if the model has its parameters."""
+        return all(param.value is not None for param in model.parameters())
 
     def parameters(self, model: Module) -> dict[str, Parameter]:
         """Return `lin1.weight`, `lin1.bias`, ..., those of other layers counted by kind, such as `scale1.W`."""

@@ -95,6 +95,17 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
             self.assign(model, draw(shapes))
         return new
 
+    def build_for(self, model: Module, weights: Mapping[str, np.ndarray]) -> None:
+        """Create the variables of a model that takes rows of numbers, or images."""
+        super().build_for(model, weights)
+        for layer in model._flatten_layers():
+            if isinstance(layer, tf.keras.Sequential):
+                layer._functional = None  # it takes inputs of one rank only; without it, layer after layer is called
+
+    def is_built(self, model: Module) -> bool:
+        """Return True if the model has its parameters; layers that it does not use never get theirs."""
+        return all(layer.built for layer in model._flatten_layers()) or bool(model._called and model.weights)
+
     def parameters(self, model: Module) -> dict[str, Parameter]:
         """Return the variables by their names in files.
 

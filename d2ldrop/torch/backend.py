@@ -48,7 +48,7 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         if seed is not None:
             torch.manual_seed(seed)
         model.to(device)
-        new = any(isinstance(param, UninitializedParameter) for param in model.parameters())
+        new = not self.is_built(model)
         if new:
             model.eval()
             with torch.no_grad():
@@ -56,6 +56,10 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         if new and draw is not None:
             self.assign(model, draw({name: tuple(param.value.shape) for name, param in self.parameters(model).items()}))
         return new
+
+    def is_built(self, model: Module) -> bool:
+        """Return True if the model has its parameters."""
+        return not any(isinstance(param, UninitializedParameter) for param in model.parameters())
 
     def parameters(self, model: nn.Module) -> dict[str, Parameter]:
         """Return parameters and buffers under PyTorch's names, but lin1, lin2, ... for the fully connected layers."""

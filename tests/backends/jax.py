@@ -131,3 +131,17 @@ def readers_models(d2l):
         return (fn(Y_hat, Y.reshape((-1,))).mean(), {}) if averaged else (fn(Y_hat, Y.reshape((-1,))), {})
 
     return Scratch, Concise
+
+
+def with_batch_norm(d2l):
+    """Return a class of models, made from `lr`, with buffers beside their parameters."""
+
+    class Normalised(d2l.Classifier):
+        lr: float
+
+        @nn.compact
+        def __call__(self, X):
+            X = nn.Dense(8)(X.reshape(len(X), -1))
+            return nn.Dense(10)(nn.BatchNorm(use_running_average=not self.training)(X))
+
+    return Normalised

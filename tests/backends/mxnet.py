@@ -82,3 +82,17 @@ def readers_models(d2l):
             self.net.initialize()
 
     return Scratch, Concise
+
+
+def with_batch_norm(d2l):
+    """Return a class of models, made from `lr`, with buffers beside their parameters."""
+
+    class Normalised(d2l.Classifier):
+        def __init__(self, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.HybridSequential()
+            self.net.add(nn.Dense(8), nn.BatchNorm(), nn.Dense(10))
+            self.net.initialize()
+
+    return Normalised

@@ -93,3 +93,18 @@ def readers_models(d2l):
             )
 
     return Scratch, Concise
+
+
+def with_batch_norm(d2l):
+    """Return a class of models, made from `lr`, with buffers beside their parameters."""
+
+    class Normalised(d2l.Classifier):
+        def __init__(self, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            layers = tf.keras.layers
+            self.net = tf.keras.Sequential(
+                [layers.Flatten(), layers.Dense(8), layers.BatchNormalization(), layers.Dense(10)]
+            )
+
+    return Normalised

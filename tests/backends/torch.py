@@ -76,3 +76,15 @@ def readers_models(d2l):
             )
 
     return Scratch, Concise
+
+
+def with_batch_norm(d2l):
+    """Return a class of models, made from `lr`, with buffers beside their parameters."""
+
+    class Normalised(d2l.Classifier):
+        def __init__(self, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.LazyLinear(10))
+
+    return Normalised
