@@ -2,104 +2,401 @@
 
 import hashlib
 import http.server
+import multiprocessing
+import os
+import stat
 import threading
-from pathlib import Path
 
 import pytest
 
 import d2ldrop
-from d2ldrop.data import FashionMNIST, download
+from d2ldrop.data import FashionMNIST, download, local
 
-CONTENT = {"a.gz": b"first file" * 1000, "b.gz": b"second file" * 1000}
-SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
+CONTENT = {"a.gz": b"first file" * 10_000, "b.gz": b"second file" * 10_000}
+
+
+def published(contents):
+    return {name: local.Published(len(each), hashlib.sha256(each).hexdigest()) for name, each in contents.items()}
+
+
+FILES = published(CONTENT)
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
-    """Serve files below /good, wrong ones below /wrong, half of them below /short, and nothing elsewhere."""
+    """Serve files, in the way that the first part of the address names."""
 
-    asked: list[str]
+    asked: list[tuple[str, str | None]]
+    contents: dict[str, bytes]
+    over: threading.Event
 
     def do_GET(self):
-        self.asked.append(self.path)
-        folder, _, name = self.path.strip("/").partition("/")
-        content = CONTENT.get(name, b"")
-        sent = {"good": content, "wrong": b"x" + content[1:], "short": content[:100]}.get(folder)
-        self.send_response(200 if sent is not None else 404)
-        self.send_header("Content-Length", str(len(content)))
+        self.asked.append((self.path, self.headers["Range"]))
+        manner, _, name = self.path.strip("/").partition("/")
+        try:
+            getattr(self, manner, self.nowhere)(self.contents.get(name, b""))
+        except OSError:  # whom it sends to has gone
+            self.close_connection = True
+
+    def head(self, status=200, **fields):
+        self.send_response(status)
+        for key, value in fields.items():
+            self.send_header(key.replace("_", "-"), str(value))
         self.end_headers()
-        self.wfile.write(sent or b"")
+
+    def nowhere(self, _):
+        self.head(404, Content_Length=0)
+
+    def whole(self, content):
+        self.head(Content_Length=len(content))
+        self.wfile.write(content)
+
+    def good(self, content):
+        if not self.headers["Range"]:
+            return self.whole(content)
+        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        self.head(206, Content_Length=len(content) - start, Content_Range=f"bytes {start}-{len(content) - 1}/*")
+        return self.wfile.write(content[start:])
+
+    def wrong(self, content):
+        self.whole(b"x" + content[1:])
+
+    def wrong_part(self, content):
+        self.head(206, Content_Length=len(content), Content_Range="bytes 0-9/10")
+        self.wfile.write(content)
+
+    def stalling(self, content):
+        self.head(Content_Length=len(content))
+        self.wfile.write(content[:100])
+        self.over.wait()
+
+    def silent(self, _):
+        self.over.wait()
+
+    def dripping(self, content):
+        self.head(Content_Length=len(content))
+        for i in range(len(content)):
+            self.wfile.write(content[i : i + 1])
+            if self.over.wait(0.02):
+                break
+
+    def dripping_header(self, _):
+        self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
+        while not self.over.wait(0.02):
+            self.wfile.write(b"x")
+
+    def too_much(self, content):
+        self.head()
+        self.wfile.write(content + b"more")
+
+    def too_much_announced(self, content):
+        self.head(Content_Length=len(content) + 1)
+        self.wfile.write(content + b"x")
+
+    def endless(self, _):
+        self.head()
+        while not self.over.is_set():
+            self.wfile.write(bytes(2**16))
+
+    def little_announced(self, content):
+        self.head(Content_Length=100)
+        self.wfile.write(content)
+
+    def much_announced(self, content):
+        """Announce all, send a little, and close."""
+        self.head(Content_Length=len(content))
+        self.wfile.write(content[:100])
+
+    def breaking(self, content):
+        """Break off in the middle once, and then go on from there."""
+        if self.headers["Range"]:
+            return self.good(content)
+        self.head(Content_Length=len(content))
+        return self.wfile.write(content[: len(content) // 2])
+
+    def forgetful(self, content):
+        """Break off in the middle once, and then send all of it."""
+        if self.headers["Range"]:
+            return self.whole(content)
+        return self.breaking(content)
+
+    def busy(self, content):
+        """Refuse at first."""
+        if len(self.asked) < download.ATTEMPTS:
+            return self.head(503, Content_Length=0)
+        return self.good(content)
+
+    def circle(self, _):
+        self.head(302, Location=self.path, Content_Length=0)
+
+    def spiral(self, _):
+        self.head(302, Location=f"/spiral/{len(self.asked)}", Content_Length=0)
+
+    def endless_redirect(self, _):
+        self.send_response(302)
+        self.send_header("Location", "/good/a.gz")
+        self.endless(_)
+
+    def moved(self, _):
+        self.head(302, Location=self.path.replace("moved", "good"), Content_Length=0)
+
+    def moved_to_a_file(self, _):
+        self.head(302, Location="file:///etc/hosts", Content_Length=0)
+
+    def gibberish(self, _):
+        self.wfile.write(b"\x00\xff gibberish\r\n\r\n")
 
     def log_message(self, *_):
         """Say nothing."""
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    """Wait for fractions of a second, and ask this machine without a proxy."""
+    monkeypatch.setattr(download, "PAUSE", 0.001)
+    monkeypatch.setattr(download, "TIMEOUT", 5.0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("D2LDROP_DATA", raising=False)
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+
+
 @pytest.fixture
 def mirror():
     """Return the address of a server that runs while the test does."""
-    Mirror.asked = []
+    Mirror.asked, Mirror.contents, Mirror.over = [], CONTENT, threading.Event()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
+        Mirror.over.set()
         server.shutdown()
         thread.join()
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_fetch_downloads_once(mirror, tmp_path):
-    folder = tmp_path / "cache"
+    folder = tmp_path / "below" / "folder"
     for _ in range(2):
-        assert download.fetch(SHA256, [f"{mirror}/good"], folder) == folder
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
-    assert Mirror.asked == ["/good/a.gz", "/good/b.gz"]
+        assert download.fetch(FILES, [f"{mirror}/good"], folder) == folder
+    assert contents(folder) == CONTENT
+    assert Mirror.asked == [("/good/a.gz", None), ("/good/b.gz", None)]
 
 
-@pytest.mark.parametrize("bad", ["wrong", "short", "nowhere"])
-def test_fetch_skips_a_bad_mirror(mirror, tmp_path, bad):
-    download.fetch(SHA256, [f"{mirror}/{bad}", f"{mirror}/good"], tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == CONTENT
+def test_files_have_the_mode_of_other_new_files(mirror, tmp_path):
+    before = os.umask(0o027)
+    try:
+        download.fetch(FILES, [f"{mirror}/good"], tmp_path / "folder")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "folder").iterdir()} == {0o640}
 
 
-@pytest.mark.parametrize("bad", ["wrong", "short", "nowhere"])
-def test_fetch_leaves_no_partial_file(mirror, tmp_path, bad):
-    with pytest.raises(d2ldrop.DataNotFoundError, match=r"Could not download a.gz.*root=") as raised:
-        download.fetch(SHA256, [f"{mirror}/{bad}"], tmp_path)
-    assert f"{mirror}/{bad}" in str(raised.value)
-    assert list(tmp_path.iterdir()) == []
+# How a mirror behaves, what is told of it, whether it is asked again, and how much of the file is kept.
+BAD = [
+    ("nowhere", "HTTP Error 404", False, 0),
+    ("wrong", "sent other content", False, 0),
+    ("too_much", "sent more than the expected 100000 bytes", False, 0),
+    ("too_much_announced", "announced 100001 bytes, expected 100000", False, 0),
+    ("endless", "sent more than the expected 100000 bytes", False, 0),
+    ("circle", "HTTP Error 302.*loop", False, 0),
+    ("spiral", "HTTP Error 302.*loop", False, 0),
+    ("moved_to_a_file", "HTTP Error 302.*not allowed", False, 0),
+    ("gibberish", "BadStatusLine", True, 0),
+    ("little_announced", "broke off after 100 of 100000 bytes", True, 100),
+    ("much_announced", "broke off after 100 of 100000 bytes", True, 100),
+    ("wrong_part", "sent bytes 0-9/10, expected bytes 100-", False, 100),
+]
 
 
-def test_fetch_replaces_a_damaged_file(mirror, tmp_path):
-    (tmp_path / "a.gz").write_bytes(b"damaged")
-    download.fetch(SHA256, [f"{mirror}/good"], tmp_path)
-    assert (tmp_path / "a.gz").read_bytes() == CONTENT["a.gz"]
+@pytest.mark.parametrize(("manner", "answer", "again", "kept"), BAD, ids=[bad[0] for bad in BAD])
+def test_a_bad_mirror_is_told_and_skipped(mirror, tmp_path, manner, answer, again, kept):
+    if manner == "wrong_part":
+        (tmp_path / ".a.gz.part").write_bytes(CONTENT["a.gz"][:100])
+    with pytest.raises(d2ldrop.DataNotFoundError, match=rf"Could not download a.gz[^$]*{manner}: [^\n]*{answer}"):
+        download.fetch(FILES, [f"{mirror}/{manner}"], tmp_path)
+    if manner in ("circle", "spiral"):
+        assert len(Mirror.asked) <= 6
+    else:
+        assert len(Mirror.asked) == (download.ATTEMPTS if again else 1)
+    assert contents(tmp_path) == ({".a.gz.part": CONTENT["a.gz"][:kept]} if kept else {})
+    download.fetch(FILES, [f"{mirror}/{manner}", f"{mirror}/good"], tmp_path)
+    assert contents(tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize("manner", ["silent", "stalling", "dripping_header", "dripping"])
+def test_a_slow_mirror_is_left(mirror, tmp_path, monkeypatch, manner):
+    if "dripping" in manner:
+        monkeypatch.setattr(download, "TOTAL_TIMEOUT", 0.4)
+        expected = "TimeoutError: not complete after"
+    else:
+        monkeypatch.setattr(download, "TIMEOUT", 0.2)
+        expected = "TimeoutError: no answer for 0.2 s"
+    with pytest.raises(d2ldrop.DataNotFoundError, match=expected):
+        download.fetch(FILES, [f"{mirror}/{manner}"], tmp_path)
+    assert len(Mirror.asked) == 1
+    monkeypatch.setattr(download, "TOTAL_TIMEOUT", 2.0)  # of which the first mirror has half
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    download.fetch({"a.gz": FILES["a.gz"]}, [f"{mirror}/{manner}", f"{mirror}/good"], tmp_path)
+    assert contents(tmp_path) == {"a.gz": CONTENT["a.gz"]}
+    if manner in ("stalling", "dripping"):
+        assert Mirror.asked[-1][1] is not None  # the good mirror goes on where the slow one was left
+
+
+@pytest.mark.parametrize("manner", ["breaking", "forgetful"])
+def test_a_download_that_broke_off_goes_on(mirror, tmp_path, manner):
+    download.fetch(FILES, [f"{mirror}/{manner}"], tmp_path)
+    assert contents(tmp_path) == CONTENT
+    assert Mirror.asked == [
+        (f"/{manner}/a.gz", None),
+        (f"/{manner}/a.gz", "bytes=50000-"),
+        (f"/{manner}/b.gz", None),
+        (f"/{manner}/b.gz", "bytes=55000-"),
+    ]
+
+
+def test_a_busy_mirror_is_asked_again(mirror, tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(download.time, "sleep", pauses.append)
+    download.fetch(FILES, [f"{mirror}/busy"], tmp_path)
+    assert contents(tmp_path) == CONTENT
+    assert pauses == [download.PAUSE, 2 * download.PAUSE]
+
+
+def test_a_redirect_is_followed(mirror, tmp_path):
+    download.fetch(FILES, [f"{mirror}/moved"], tmp_path)
+    assert contents(tmp_path) == CONTENT
+
+
+def test_the_body_of_a_redirect_is_not_read(mirror, tmp_path):
+    download.fetch({"a.gz": FILES["a.gz"]}, [f"{mirror}/endless_redirect"], tmp_path)
+    assert contents(tmp_path) == {"a.gz": CONTENT["a.gz"]}
+
+
+@pytest.mark.parametrize(
+    ("left", "requests"),
+    [
+        (CONTENT["a.gz"][:300], [("/good/a.gz", "bytes=300-")]),
+        (CONTENT["a.gz"], []),  # it was killed before it gave the file its name
+        (b"x" * 300, [("/good/a.gz", "bytes=300-"), ("/good/a.gz", None)]),
+        (b"x" * 100_000, [("/good/a.gz", None)]),
+        (b"x" * 100_001, [("/good/a.gz", None)]),
+        (b"", [("/good/a.gz", None)]),
+    ],
+    ids=["part", "whole", "wrong part", "wrong", "too much", "empty"],
+)
+def test_what_a_killed_download_left_is_used_or_removed(mirror, tmp_path, left, requests):
+    (tmp_path / ".a.gz.part").write_bytes(left)
+    (tmp_path / ".download.lock").touch()
+    download.fetch({"a.gz": FILES["a.gz"]}, [f"{mirror}/good"], tmp_path)
+    assert contents(tmp_path) == {"a.gz": CONTENT["a.gz"]}
+    assert Mirror.asked == requests
+
+
+def test_fetch_keeps_files_that_are_there(mirror, tmp_path):
+    (tmp_path / "a.gz").write_bytes(b"somebody's")
+    download.fetch(FILES, [f"{mirror}/good"], tmp_path)
+    assert contents(tmp_path) == CONTENT | {"a.gz": b"somebody's"}
 
 
 def test_fetch_reports_a_refused_connection(tmp_path):
-    with pytest.raises(FileNotFoundError, match="ConnectionError"):
-        download.fetch(SHA256, ["http://127.0.0.1:9"], tmp_path)
+    with pytest.raises(FileNotFoundError, match="ConnectionRefusedError"):
+        download.fetch(FILES, ["http://127.0.0.1:9"], tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_fetch_times_out(tmp_path, monkeypatch):
-    import socket
+@pytest.mark.parametrize("address", ["http://example.org/x", "ftp://127.0.0.1", "file:///etc", "nothing"])
+def test_fetch_wants_https(tmp_path, address):
+    with pytest.raises(d2ldrop.DataNotFoundError, match="Expected an https address"):
+        download.fetch(FILES, [address], tmp_path)
 
-    monkeypatch.setattr(download, "TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(FileNotFoundError, match="Timeout"):
-            download.fetch(SHA256, [address], tmp_path)
+
+def test_a_redirect_from_https_leads_to_https():
+    request = download.urllib.request.Request("https://example.org/a.gz")
+
+    class Body:
+        def close(self):
+            """Do nothing."""
+
+    follow = download._Redirects().redirect_request
+    for address in ("http://example.org/b.gz", "ftp://example.org/b.gz"):
+        with pytest.raises(download._Failure, match="not https"):
+            follow(request, Body(), 302, "Found", {}, address)
+    assert follow(request, Body(), 302, "Found", {}, "https://example.org/b.gz").full_url == "https://example.org/b.gz"
+
+
+def test_fetch_reports_a_folder_that_cannot_be_written(mirror, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(d2ldrop.DataNotFoundError, match="Could not write to"):
+        download.fetch(FILES, [f"{mirror}/good"], tmp_path / "file")
+    (tmp_path / ".a.gz.part").mkdir()
+    with pytest.raises(d2ldrop.DataNotFoundError, match="Could not write to"):
+        download.fetch(FILES, [f"{mirror}/good"], tmp_path)
+
+
+def _fetch(address, folder, start):
+    start.wait()
+    download.fetch(FILES, [address], folder)
+
+
+def test_processes_that_ask_at_once_download_once(mirror, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(3)
+    processes = [spawn.Process(target=_fetch, args=(f"{mirror}/good", tmp_path / "folder", start)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert contents(tmp_path / "folder") == CONTENT
+    assert sorted(path for path, _ in Mirror.asked) == ["/good/a.gz", "/good/b.gz"]
+
+
+def test_fetch_does_not_wait_for_another_process_for_ever(tmp_path, monkeypatch):
+    from filelock import FileLock
+
+    monkeypatch.setattr(download, "TOTAL_TIMEOUT", 0.1)
+    with FileLock(tmp_path / ".download.lock"), pytest.raises(d2ldrop.DataNotFoundError, match="Another process"):
+        download.fetch(FILES, [], tmp_path)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_in_a_terminal_only(mirror, tmp_path, monkeypatch, capsys, terminal):
+    monkeypatch.setattr(download.sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    download.fetch(FILES, [f"{mirror}/good"], tmp_path)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("a.gz" in shown.err) == terminal
 
 
 def test_fashion_mnist_downloads_missing_files(mirror, tmp_path, monkeypatch, fashion_mnist):
     """The whole way on the real files: an empty machine, a mirror, the cache folder, and no second download."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("D2LDROP_DATA", raising=False)
     monkeypatch.setattr(FashionMNIST, "MIRRORS", (f"{mirror}/good",))
-    published = {name: (Path(fashion_mnist) / name).read_bytes() for name in FashionMNIST.SHA256}
-    monkeypatch.setitem(globals(), "CONTENT", published)
+    Mirror.contents = {name: (fashion_mnist / name).read_bytes() for name in FashionMNIST.FILES}
     for _ in range(2):
         data = FashionMNIST()
         assert len(data.split(train=True).y) == 60_000
-    assert data.folder == tmp_path / "d2ldrop"
+    assert data.folder == tmp_path / "cache" / "d2ldrop"
     assert len(Mirror.asked) == 4
+
+
+def test_fashion_mnist_downloads_into_root(mirror, tmp_path, monkeypatch, fashion_mnist):
+    """And only what is missing there."""
+    monkeypatch.setattr(FashionMNIST, "MIRRORS", (f"{mirror}/good",))
+    monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
+    Mirror.contents = {name: (fashion_mnist / name).read_bytes() for name in FashionMNIST.FILES}
+    name = "train-images-idx3-ubyte.gz"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_bytes(Mirror.contents[name])
+    data = FashionMNIST(root=tmp_path / "data")
+    assert data.folder == tmp_path / "data"
+    assert {path.name for path in data.folder.iterdir()} == {*FashionMNIST.FILES}
+    assert {path for path, _ in Mirror.asked} == {f"/good/{each}" for each in FashionMNIST.FILES} - {f"/good/{name}"}
 
 
 def test_mirrors_use_https():

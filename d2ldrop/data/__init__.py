@@ -3,6 +3,7 @@
 from d2ldrop.data.binding import data_classes
 from d2ldrop.data.digits import Digits
 from d2ldrop.data.fashion_mnist import FashionMNIST
+from d2ldrop.data.idx import read_idx
 from d2ldrop.data.modules import (
     ArrayData,
     BatchLoader,
@@ -23,5 +24,6 @@ __all__ = [
     "Split",
     "as_floats",
     "data_classes",
+    "read_idx",
     "samples",
 ]
