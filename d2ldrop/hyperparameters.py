@@ -128,6 +128,6 @@ def positive(name: str, value: Any) -> int:
 
 def number(name: str, value: Any) -> float:
     """Return a number, finite and not negative, that the argument `name` was given."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < math.inf:
         raise ArgumentError(f"Expected {name} to be a number of at least 0. Received: {value!r}")
     return float(value)

@@ -51,9 +51,7 @@ def test_early_stopping_waits_for_an_improvement():
     assert stopped_at([0, 1, 2, 3, 4, 5], monitor="val_acc", patience=2) == 6
     assert stopped_at([5, 4, 3, 2, 1, 0], monitor="val_acc", patience=2) == 3
     assert stopped_at([5, 6, 4, 5, 5, 5], monitor="val_loss", patience=2) == 5
-    assert (
-        stopped_at([5, 1, 4, 3, 2, 1.5], monitor="val_loss", patience=3) == 5
-    )  # better than before, not than the best
+    assert stopped_at([5, 1, 4, 3, 2, 1.5], monitor="val_loss", patience=3) == 5  # 3 is no improvement on 1
 
 
 def test_early_stopping_counts_only_changes_above_min_delta():

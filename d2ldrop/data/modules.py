@@ -12,7 +12,6 @@ from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, positive
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
 
-
 MAX_CLASSES = 2**16
 """Labels are below this: a larger one is more likely a number of something else than a class."""
 
@@ -226,7 +225,7 @@ def _checked(X: Any, y: Any) -> Split:
         raise DataError(f"Expected X of shape (N, ...) and y of shape (N,). Received: {X.shape} and {y.shape}")
     if y.dtype.kind not in "fiub" or not np.all((y >= 0) & (y < MAX_CLASSES) & (y == np.floor(y))):
         raise DataError(
-            f"Expected y to hold whole numbers from 0 to {MAX_CLASSES - 1}, the classes. Received: {y.dtype}, {y[:5]} ..."
+            f"Expected y to hold whole numbers from 0 to {MAX_CLASSES - 1}, classes. Received: {y.dtype}, {y[:5]} ..."
         )
     return same_length(Split(X, y.astype(np.int64)))
 
@@ -235,21 +234,24 @@ def on_host(X: Any) -> np.ndarray:
     """Return an array of any framework, a data frame, or nested lists, as an array of the host."""
     if hasattr(X, "to_numpy"):
         return np.asarray(X.to_numpy())
-    return backend_of(X).numpy(X) if hasattr(X, "shape") else np.asarray(X)
+    array: np.ndarray = backend_of(X).numpy(X) if hasattr(X, "shape") else np.asarray(X)
+    return array
 
 
-def samples(X: Any) -> np.ndarray:
+def samples(given: Any) -> np.ndarray:
     """Return samples on the host: pixels as uint8, other numbers as float32.
 
     Raises
     ------
     DataError
-        If `X` does not hold real numbers, or integers that are no pixels.
+        If there are no real numbers in it, or integers that are no pixels.
     """
-    X = on_host(X)
+    X: np.ndarray = on_host(given)
     if X.dtype.kind not in "fiub":
         raise DataError(f"Expected X to hold numbers. Received: {X.dtype}")
-    if X.dtype.kind in "iu" and X.dtype != np.uint8:
+    if X.dtype == np.uint8:
+        return X
+    if X.dtype.kind in "iu":
         if X.size and not 0 <= X.min() <= X.max() <= 255:
             raise DataError(
                 f"Expected integers in X to be pixels, 0 to 255. Received: {X.min()} to {X.max()}. "
@@ -257,7 +259,7 @@ def samples(X: Any) -> np.ndarray:
             )
         return X.astype(np.uint8)
     with np.errstate(over="ignore"):  # what is too large becomes inf, which is looked for later
-        return X if X.dtype == np.uint8 else np.ascontiguousarray(X, np.float32)
+        return np.ascontiguousarray(X, np.float32)
 
 
 def validation_last(y: np.ndarray, shuffle: bool) -> np.ndarray:

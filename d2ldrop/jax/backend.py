@@ -98,7 +98,7 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         """Return the state with what `optimizer_state` returned."""
         leaves, structure = jax.tree.flatten(state.opt_state)
         placed = [jax.device_put(arrays[str(k)], jnp.asarray(leaf).device) for k, leaf in enumerate(leaves)]
-        step = jax.device_put(arrays["step"], state.step.device)
+        step = jax.device_put(arrays["step"], jnp.asarray(state.step).device)
         return state.replace(opt_state=jax.tree.unflatten(structure, placed), step=step)
 
     def train_step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:

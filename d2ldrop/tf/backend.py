@@ -164,7 +164,8 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
         """Set what `optimizer_state` returned."""
         if not isinstance(state.optim, tf.keras.optimizers.Optimizer):
-            return super().set_optimizer_state(state, arrays)
+            state = super().set_optimizer_state(state, arrays)
+            return state
         for k, value in enumerate(state.optim.variables):
             value.assign(arrays[str(k)])
         return state

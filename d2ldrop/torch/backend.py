@@ -108,7 +108,8 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
         """Set what `optimizer_state` returned."""
         if not isinstance(state.optim, torch.optim.Optimizer):
-            return super().set_optimizer_state(state, arrays)
+            state = super().set_optimizer_state(state, arrays)
+            return state
         saved = state.optim.state_dict()
         for key, group, own in _numbers(saved):
             group[own] = type(group[own])(arrays[key])

@@ -23,7 +23,7 @@ from d2ldrop.data import ArrayData
 from d2ldrop.errors import ArgumentError, CheckpointError, WeightsError
 from d2ldrop.hyperparameters import positive
 from d2ldrop.training.callbacks import Callback, Training, epochs_since_best
-from d2ldrop.training.weights import save_weights
+from d2ldrop.training.weights import read_weights, save_weights, write_arrays
 
 FORMAT = 1
 """Of the files; a newer one is refused."""
@@ -100,7 +100,7 @@ def description(trainer: Training) -> dict[str, Any]:
     }
     for train in (True, False) if isinstance(data, ArrayData) else ():
         X, y = data.split(train)
-        checksum = zlib.crc32(np.ascontiguousarray(y), zlib.crc32(np.ascontiguousarray(X)))
+        checksum = zlib.crc32(np.ascontiguousarray(y).data, zlib.crc32(np.ascontiguousarray(X).data))
         about["training samples" if train else "validation samples"] = f"{X.dtype} {X.shape}, checksum {checksum:08x}"
     return about
 
@@ -121,7 +121,7 @@ def save(trainer: Training, path: Path, about: Mapping[str, Any]) -> None:
             "versions": versions(trainer),
         }
     )
-    write_arrays(path, arrays, {"format": str(FORMAT), "checkpoint": body, "checksum": checksum_of(body, arrays)})
+    write_arrays(path, arrays, {"format": FORMAT, "checkpoint": body, "checksum": checksum_of(body, arrays)})
 
 
 def restore(trainer: Any, folder: str | os.PathLike[str]) -> None:
@@ -176,11 +176,11 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     CheckpointError
         If it is of a newer format.
     """
-    arrays, metadata = read_arrays(path)
-    form, body = metadata.get("format", ""), metadata.get("checkpoint", "")
-    if form.isdecimal() and int(form) > FORMAT:
+    arrays, about = read_weights(path)
+    form, body = about.get("format"), about.get("checkpoint")
+    if isinstance(form, int) and form > FORMAT:
         raise CheckpointError(f"Expected {path} to be of format {FORMAT} or older. Received {form}: upgrade d2ldrop.")
-    if metadata.get("checksum") != checksum_of(body, arrays):
+    if not isinstance(body, str) or about.get("checksum") != checksum_of(body, arrays):
         raise WeightsError(f"Expected {path} to be a checkpoint. Received one that is damaged: its checksum is wrong.")
     saved: dict[str, Any] = json.loads(body)
     return arrays, saved
@@ -208,21 +208,3 @@ def versions(trainer: Training) -> dict[str, str]:
         "numpy": np.__version__,
         package: str(getattr(sys.modules.get(package), "__version__", "")),
     }
-
-
-def write_arrays(path, arrays, metadata):
-    from safetensors.numpy import save_file
-    from d2ldrop.files import replacing
-
-    with replacing(path) as temporary:
-        save_file({name: np.require(value, requirements="C") for name, value in arrays.items()}, temporary, metadata)
-
-
-def read_arrays(path):
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (SafetensorError, ValueError) as error:
-        raise WeightsError(f"Expected {path} to be a safetensors file. Received one that is not: {error}") from error

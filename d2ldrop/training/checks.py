@@ -71,7 +71,7 @@ def check_labels(model: Any, data: DataModule, parts: Iterable[bool]) -> None:
         )
 
 
-def inputs_of(X: Array, model: BaseModule, data: Any) -> np.ndarray:
+def inputs_of(given: Array, model: BaseModule, data: Any) -> np.ndarray:
     """Return inputs to predict from, on the host, in the shape that the model was trained on; one sample is taken, too.
 
     Raises
@@ -79,7 +79,7 @@ def inputs_of(X: Array, model: BaseModule, data: Any) -> np.ndarray:
     DataError
         If they do not hold real numbers, or have another number of elements than one of the chapter's models needs.
     """
-    X = samples(X)
+    X: np.ndarray = samples(given)
     if not isinstance(data, ArrayData):
         return X
     expected = data.split(True, model.backend.channels_last).X.shape[1:]

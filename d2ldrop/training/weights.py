@@ -64,14 +64,18 @@ def save_weights(model: Any, path: str | os.PathLike[str], **metadata: Any) -> N
     OSError
         If the file cannot be written.
     """
-    from safetensors.numpy import save_file
-
     hparams = {name: _described(value) for name, value in model.hparams.items()}
     about = {"class": type(model).__name__, "hparams": hparams, "backend": model.backend_name}
     about |= {name: _described(value) for name, value in metadata.items()}
-    weights = model.backend.get_weights(model)
+    write_arrays(path, model.backend.get_weights(model), about)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    """Write arrays, and what JSON can hold about them, to a file that `read_weights` reads."""
+    from safetensors.numpy import save_file
+
     with replacing(path) as temporary:
-        save_file(weights, temporary, {"d2ldrop": json.dumps(about)})
+        save_file(dict(arrays), temporary, {"d2ldrop": json.dumps(about)})
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
