@@ -10,6 +10,7 @@ import numbers
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -100,11 +101,31 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """Copy several arrays to the device."""
         return tuple(self.array(X, device) for X in values)
 
-    # Dropout
+    # Randomness and dropout
 
     @abstractmethod
     def seed(self, seed: int) -> None:
         """Seed the generators that default initialisers and dropout masks draw from."""
+
+    @abstractmethod
+    def entropy(self) -> int:
+        """Draw an integer of at least 31 bits from the framework's own global generator, which its users may seed."""
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Inside the block, seed and draw: what is drawn after it does not depend on that.
+
+        Inside another such block, the generators that masks come from are as before, after the inner one.
+        """
+        after = self.entropy()
+        try:
+            yield
+        finally:
+            self.seed(after)
+
+    def is_tracing(self) -> bool:
+        """Return True if the framework compiles the code that runs: what Python draws would be a constant of it."""
+        return False
 
     @abstractmethod
     def dropout_layer(self, X: ArrayT, dropout: float) -> ArrayT:
@@ -235,6 +256,10 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         for name, owner, key, value in _kept(vars(state.optim), self.is_array):
             owner[key] = self.array(arrays[name]) if self.is_array(value) else type(value)(arrays[name])
         return state
+
+    def reseed(self, state: Any, seed: int) -> None:
+        """Begin anew, from `seed`, what a training draws inside `isolated`."""
+        self.seed(seed)
 
     @abstractmethod
     def train_step(self, state: Any, batch: tuple[ArrayT, ...], clip: float) -> tuple[Any, Metrics]:
@@ -503,10 +528,18 @@ def dropout_layer(X: Array, dropout: float) -> Array:
     ------
     ArgumentTypeError, ArgumentError
         If `X` is not an array, or `dropout` is not a real number in [0, 1].
+    UsageError
+        If JAX traces the code outside of a module: it needs a key, see `d2ldrop.jax.dropout_layer`.
 
     Notes
     -----
     p is realised to within 2**-16, and the scale is exact for the realised p.
+
+    A NumPy array in a function that TensorFlow or JAX compiles counts as a constant of theirs: its masks are drawn
+    when the function runs.
+
+    In a process made by `os.fork`, NumPy, JAX, and MXNet on a CPU draw masks of their own, as their generators start
+    anew there. Those of PyTorch and TensorFlow, and MXNet's own, are copies of the parent's: seed each process.
 
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, Dropout: a simple way to prevent neural
     networks from overfitting, JMLR 15 (2014), in the inverted form of Dive into Deep Learning.
@@ -518,4 +551,13 @@ def dropout_layer(X: Array, dropout: float) -> Array:
     >>> sorted(set(Y.ravel())) in ([0.0, 2.0], [0.0], [2.0])
     True
     """
-    return backend_of(X).dropout_layer(X, dropout)
+    compiler = _tracing() if isinstance(X, (np.ndarray, np.generic)) else None
+    return (compiler or backend_of(X)).dropout_layer(X, dropout)
+
+
+def _tracing() -> AnyBackend | None:
+    """Return the backend whose framework compiles the code that runs, if any."""
+    imported = (
+        importlib.import_module(module).backend for package, module in _registry.values() if package in sys.modules
+    )
+    return next((found for found in imported if found.is_tracing()), None)

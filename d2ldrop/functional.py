@@ -14,6 +14,7 @@ from d2ldrop.backend import Array, backend_of
 from d2ldrop.data import BatchLoader, FashionMNIST
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
+from d2ldrop.randomness import streams
 
 
 class Accumulator:
@@ -128,11 +129,30 @@ def load_fashion_mnist_for(kind: type[FashionMNIST]) -> Callable[..., tuple[Batc
     """Return an adapter's `load_data_fashion_mnist`, given the class of its data."""
 
     def load_data_fashion_mnist(
-        batch_size: int, resize: int | tuple[int, int] | None = None
+        batch_size: int, resize: int | tuple[int, int] | None = None, *, seed: int | None = None
     ) -> tuple[BatchLoader, BatchLoader]:
-        """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on."""
+        """Return batches of Fashion-MNIST to train on, reshuffled at each pass, and batches to test on.
+
+        Parameters
+        ----------
+        batch_size
+            The number of samples in a batch.
+        resize
+            The height and width of the images in pixels, together or as a pair; None leaves them as they are, 28.
+        seed
+            Decides on the orders. None: each comes from the global generator of the framework.
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentError
+            If `seed` is not an integer, or negative.
+        """
+        order = streams(seed).order
         data = kind(batch_size, resize or (28, 28))
-        return data.train_dataloader(), data.val_dataloader()
+        train, test = data.train_dataloader(), data.val_dataloader()
+        if seed is not None:
+            train.rng = np.random.default_rng(order)
+        return train, test
 
     return load_data_fashion_mnist
 

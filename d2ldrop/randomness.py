@@ -14,9 +14,11 @@ TensorFlow, on GPUs, and for shared masks, and Threefry in JAX (both by Salmon, 
 numbers: as easy as 1, 2, 3, 2011), and SFC64 in NumPy and for MXNet on a CPU (Doty-Humphrey, PractRand, 2010 on).
 """
 
+import copy
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -62,9 +64,64 @@ def streams(seed: int | None) -> Streams:
     return Streams(*np.random.SeedSequence(seed).spawn(3))
 
 
+def of_epoch(stream: np.random.SeedSequence, epoch: int) -> np.random.SeedSequence:
+    """Return the part of a stream that an epoch (0, 1, ...) draws from; for the first it is the stream itself.
+
+    It does not depend on what was drawn before, so training can begin with any epoch.
+    """
+    return np.random.SeedSequence(stream.entropy, spawn_key=(*stream.spawn_key, epoch)) if epoch else stream
+
+
 def integer(stream: np.random.SeedSequence) -> int:
     """Return the stream's own seed as an integer below 2**31, which every framework accepts."""
     return int(stream.generate_state(1)[0]) >> 1
+
+
+class HostGenerator:
+    """A generator on the host that belongs to an adapter: random per process, forked ones included, until it is seeded.
+
+    Parameters
+    ----------
+    kind
+        NumPy's class of the generator, such as `np.random.SFC64`.
+    """
+
+    def __init__(self, kind: Callable[[Any], np.random.BitGenerator]):
+        self._kind = kind
+        self._shared = np.random.Generator(kind(None))
+        self._own: ContextVar[np.random.Generator | None] = ContextVar("_own", default=None)
+        if hasattr(os, "register_at_fork"):  # Windows has no fork
+            os.register_at_fork(after_in_child=self._renew)
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The generator to draw from, here and now."""
+        return self._own.get() or self._shared
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether this is inside of `isolated`."""
+        return self._own.get() is not None
+
+    def seed(self, seed: Any) -> None:
+        """Seed it; what NumPy's generators take is allowed."""
+        self.rng.bit_generator.state = self._kind(seed).state
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Inside the block, draw from a generator of this thread alone, seeded by this one, which stays as it is."""
+        seed = int(copy.deepcopy(self.rng).integers(2**63))
+        token = self._own.set(np.random.Generator(self._kind(seed)))
+        try:
+            yield
+        finally:
+            self._own.reset(token)
+
+    def _renew(self) -> None:
+        """Start from fresh entropy: a forked process must not draw what the others do."""
+        self._shared = np.random.Generator(self._kind(None))
+        if self.is_isolated:
+            self._own.set(np.random.Generator(self._kind(None)))
 
 
 class Odds(NamedTuple):

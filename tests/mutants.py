@@ -28,20 +28,20 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "no shuffling": Mutant(
         "training/trainer.py",
-        "self._order.permutation(len(self._train_data[-1]))",
+        "self._order().permutation(len(self._train_data[-1]))",
         "np.arange(len(self._train_data[-1]))",
         "test_trainer.py::test_fit_shuffles_samples_anew_in_each_epoch",
     ),
     "the same permutation in every epoch": Mutant(
         "training/trainer.py",
-        "self._order.permutation(len(self._train_data[-1]))",
+        "self._order().permutation(len(self._train_data[-1]))",
         "np.random.default_rng(0).permutation(len(self._train_data[-1]))",
         "test_trainer.py::test_fit_shuffles_samples_anew_in_each_epoch",
     ),
     "loaders shuffle batches, not samples": Mutant(
         "data/modules.py",
-        "order = self.rng.permutation(count) if self.shuffle else np.arange(count)",
-        "order = np.arange(count)",
+        "order = rng.permutation(count)",
+        "pass",
         "test_trainer.py::test_samples_are_shuffled_not_batches",
     ),
     "clipping per layer (NumPy)": Mutant(
@@ -54,8 +54,8 @@ MUTANTS = {
     ),
     "dropout's seed ignored by the trainer": Mutant(
         "training/trainer.py",
-        "self.backend.init_state(model, integer(dropout) if seeded else None)",
-        "self.backend.init_state(model, None)",
+        "self.backend.reseed(self.state, integer(stream))",
+        "pass",
         "test_trainer.py::test_dropout_has_a_stream_of_its_own",
     ),
     "dropout's seed ignored by a backend": Mutant(
@@ -209,32 +209,32 @@ MUTANTS = {
     ),
     "a constant seed for dropout": Mutant(
         "training/trainer.py",
-        "self.backend.init_state(model, integer(dropout) if seeded else None)",
-        "self.backend.init_state(model, 0 if seeded else None)",
+        "self.backend.reseed(self.state, integer(stream))",
+        "self.backend.reseed(self.state, 0)",
         "test_trainer.py::test_the_seed_decides_on_the_masks",
     ),
     "a constant seed for the order": Mutant(
         "training/trainer.py",
-        "np.random.default_rng(order)",
-        "np.random.default_rng(0)",
+        "np.random.default_rng(of_epoch(self._streams.order, self.epoch))",
+        "np.random.default_rng(self.epoch)",
         "test_trainer.py::test_the_seed_decides_on_the_order_of_samples",
     ),
     "loaders do not follow the seed": Mutant(
         "training/trainer.py",
-        "self.train_dataloader.rng = self._order",
+        "self.train_dataloader.rng = self._order()",
         "pass",
         "test_trainer.py::test_the_seed_decides_on_the_order_of_samples",
     ),
     "a constant seed for the initial weights": Mutant(
         "training/trainer.py",
-        "partial(initial_weights, stream=weights)",
+        "partial(initial_weights, stream=self._streams.weights)",
         "partial(initial_weights, stream=np.random.SeedSequence(0))",
         "test_trainer.py::test_the_seed_decides_on_the_initial_weights",
     ),
     "Keras' own dropout does not follow the seed": Mutant(
         "tf/backend.py",
-        "            tf.random.set_seed(seed)\n            reseed(model)\n        return State(",
-        "            tf.random.set_seed(seed)\n        return State(",
+        "        reseed(state.model, lambda: int(rng.integers(2**31)))\n",
+        "",
         "test_trainer.py::test_the_seed_decides_on_the_masks",
         "tf",
     ),

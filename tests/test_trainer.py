@@ -48,7 +48,7 @@ def test_the_streams_are_independent(d2l, small):
 
     for dropout in (0.1, 0.5):
         trainer, _ = fitted(d2l, {**small, "dropout_1": dropout}, callbacks=[Look()])
-        orders.append(trainer._order.permutation(10).tolist())
+        orders.append(trainer._order().permutation(10).tolist())
     assert orders[0] == orders[1]
     for name in weights[0]:
         np.testing.assert_array_equal(weights[0][name], weights[1][name])

@@ -19,19 +19,24 @@ MAX_CLASSES = 2**16
 class BatchLoader:
     """Iterate over arrays of equal length in batches; `len()` counts the batches.
 
-    With `shuffle`, each pass goes through the samples (not the batches) in a new order.
+    With `shuffle`, each pass goes through the samples (not the batches) in a new order. The orders come from `rng`;
+    where it is None, each comes from the global generator of the framework, which its users may seed.
     """
+
+    rng: np.random.Generator | None = None
 
     def __init__(self, arrays: tuple[np.ndarray, ...], batch_size: int, shuffle: bool, backend: AnyBackend):
         self.arrays, self.batch_size, self.shuffle, self.backend = arrays, batch_size, shuffle, backend
-        self.rng = np.random.default_rng()
 
     def __len__(self) -> int:
         return math.ceil(len(self.arrays[0]) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Array, ...]]:
         count = len(self.arrays[0])
-        order = self.rng.permutation(count) if self.shuffle else np.arange(count)
+        order = np.arange(count)
+        if self.shuffle:
+            rng = np.random.default_rng(self.backend.entropy()) if self.rng is None else self.rng
+            order = rng.permutation(count)
         for start in range(0, count, self.batch_size):
             chosen = order[start : start + self.batch_size]
             *inputs, labels = (array[chosen] for array in self.arrays)

@@ -31,6 +31,8 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(keys.seed), staticmethod(lesson.dropout_layer)
+    entropy, isolated = staticmethod(keys.entropy), staticmethod(keys.generator.isolated)
+    is_tracing = staticmethod(keys.is_tracing)
 
     def place(self, values: Iterable[Any], device: jax.Device) -> tuple[Array, ...]:
         """Copy several arrays to the device."""
@@ -90,16 +92,19 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         return state
 
     def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
-        """Return copies of the optimiser's memory, by numbers, and the count of steps."""
-        leaves = jax.tree.leaves(state.opt_state)
-        return {"step": np.array(state.step), **{str(k): np.array(leaf) for k, leaf in enumerate(leaves)}}
+        """Return copies of the optimiser's memory, by numbers, of the count of steps, and of the key of the masks."""
+        leaves = {str(k): np.array(leaf) for k, leaf in enumerate(jax.tree.leaves(state.opt_state))}
+        return {"step": np.array(state.step), "key": np.array(state.dropout_rng), **leaves}
 
     def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
         """Return the state with what `optimizer_state` returned."""
         leaves, structure = jax.tree.flatten(state.opt_state)
         placed = [jax.device_put(arrays[str(k)], jnp.asarray(leaf).device) for k, leaf in enumerate(leaves)]
-        step = jax.device_put(arrays["step"], jnp.asarray(state.step).device)
-        return state.replace(opt_state=jax.tree.unflatten(structure, placed), step=step)
+        step, key = (
+            jax.device_put(arrays[name], jnp.asarray(value).device)
+            for name, value in (("step", state.step), ("key", state.dropout_rng))
+        )
+        return state.replace(opt_state=jax.tree.unflatten(structure, placed), step=step, dropout_rng=key)
 
     def train_step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""

@@ -9,7 +9,10 @@ from flax.linen.module import _context as flax_context
 from jax import Array
 from jax import numpy as jnp
 
-_rng = np.random.default_rng()
+from d2ldrop.randomness import HostGenerator
+
+generator = HostGenerator(np.random.PCG64)
+"""The generator of the keys."""
 
 given: "weakref.WeakValueDictionary[int, Array]" = weakref.WeakValueDictionary()
 """The keys that `get_key` returned and that still exist, by their `id`; `compat.renewing` recognises them."""
@@ -17,13 +20,17 @@ given: "weakref.WeakValueDictionary[int, Array]" = weakref.WeakValueDictionary()
 
 def seed(seed: Any) -> None:
     """Seed the keys of `get_key` with an integer or a key of JAX."""
-    global _rng
-    _rng = np.random.default_rng(np.asarray(jax.random.key_data(seed)) if isinstance(seed, Array) else seed)
+    generator.seed(np.asarray(jax.random.key_data(seed)) if isinstance(seed, Array) else seed)
+
+
+def entropy() -> int:
+    """Draw an integer below 2**63 from the same generator as the keys."""
+    return int(generator.rng.integers(2**63))
 
 
 def random_words() -> np.ndarray:
     """Draw 64 random bits on the host, as two uint32: what a key consists of."""
-    return _rng.integers(2**32, size=2, dtype=np.uint32)
+    return generator.rng.integers(2**32, size=2, dtype=np.uint32)
 
 
 def get_key() -> Array:
@@ -51,4 +58,9 @@ def module_key(stream: str) -> Array | None:
 
 def is_traced(X: Any) -> bool:
     """Return True if `X` is traced by JAX, or anything that is computed at this moment would be."""
-    return isinstance(X, jax.core.Tracer) or isinstance(jnp.zeros(()), jax.core.Tracer)
+    return isinstance(X, jax.core.Tracer) or is_tracing()
+
+
+def is_tracing() -> bool:
+    """Return True if anything that is computed at this moment is traced by JAX."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)

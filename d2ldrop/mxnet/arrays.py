@@ -10,6 +10,7 @@ from unittest.mock import patch
 import numpy as onp  # noqa: ICN001 - see above
 
 from d2ldrop.errors import ArgumentTypeError
+from d2ldrop.randomness import HostGenerator
 
 # The package's __init__ imports this module before any other that needs MXNet.
 with warnings.catch_warnings():
@@ -42,14 +43,24 @@ def num_gpus() -> int:
 
 # Randomness
 
-host_generator = onp.random.Generator(onp.random.SFC64())
+host_generator = HostGenerator(onp.random.SFC64)
 """The generator of the dropout masks of arrays on a CPU, five times as fast as MXNet's own."""
 
 
 def seed(seed: int) -> None:
     """Seed MXNet's generators, on all devices, and that of the masks on a CPU."""
     mx.random.seed(seed)
-    host_generator.bit_generator.state = onp.random.SFC64(seed).state
+    host_generator.seed(seed)
+
+
+def entropy() -> int:
+    """Draw an integer below 2**31 from MXNet's own generator, that of the CPU.
+
+    It seeds the generator of the masks on a CPU, too: so these follow `mx.random.seed`, which knows nothing of it.
+    """
+    drawn = int(mx.nd.random.randint(0, 2**31 - 1, ctx=mx.cpu()).asscalar())
+    host_generator.seed(drawn)
+    return drawn
 
 
 rand, randn, normal = np.random.rand, np.random.randn, np.random.normal

@@ -1,6 +1,7 @@
 """How MXNet does what shared code asks of a framework: models, steps and epochs, and the names of its weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -35,6 +36,14 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
+    entropy = staticmethod(arrays.entropy)
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Leave the generator of the masks on a CPU alone, and MXNet's own, which can only be seeded, if not nested."""
+        own = nullcontext() if arrays.host_generator.is_isolated else super().isolated()
+        with arrays.host_generator.isolated(), own:
+            yield
 
     def place(self, values: Iterable[Any], device: mx.Context) -> tuple[np.ndarray, ...]:
         """Copy several arrays to the device."""

@@ -45,7 +45,7 @@ def draw_mask(X: np.ndarray, p: Odds) -> Any:
     if symbolic and rng is not None:
         raise UsageError("Expected a model that is not hybridized, where masks are shared. It is hybridized.")
     if not symbolic and (rng is not None or X.ctx == mx.cpu()):
-        return onp.asarray(lanes(X.shape, rng or host_generator, p.bits) >= p.threshold)  # of shape (), too
+        return onp.asarray(lanes(X.shape, rng or host_generator.rng, p.bits) >= p.threshold)  # of shape (), too
     F = mx.sym if symbolic else mx.nd
     with autograd.pause():
         H = X.as_nd_ndarray()

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from d2ldrop.randomness import HostGenerator
+
 # Devices: NumPy has only one
 
 
@@ -24,28 +26,33 @@ def num_gpus() -> int:
 
 # Randomness
 
-rng = np.random.Generator(np.random.SFC64())
+generator = HostGenerator(np.random.SFC64)
 """The generator of initial weights, dropout masks, and the functions below."""
 
 
 def seed(seed: int) -> None:
     """Seed this adapter's generator."""
-    rng.bit_generator.state = np.random.SFC64(seed).state
+    generator.seed(seed)
+
+
+def entropy() -> int:
+    """Draw an integer below 2**63 from this adapter's generator."""
+    return int(generator.rng.integers(2**63))
 
 
 def rand(*shape: int) -> np.ndarray:
     """Draw float32 uniformly from [0, 1)."""
-    return rng.random(shape, dtype=np.float32)
+    return generator.rng.random(shape, dtype=np.float32)
 
 
 def randn(*shape: int) -> np.ndarray:
     """Draw float32 from the standard normal distribution."""
-    return rng.standard_normal(shape, dtype=np.float32)
+    return generator.rng.standard_normal(shape, dtype=np.float32)
 
 
 def normal(mean: float, std: float, shape: tuple[int, ...]) -> np.ndarray:
     """Draw float32 from a normal distribution."""
-    return rng.normal(mean, std, shape).astype(np.float32)
+    return generator.rng.normal(mean, std, shape).astype(np.float32)
 
 
 # Arrays

@@ -32,6 +32,7 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
+    entropy, isolated = staticmethod(arrays.entropy), staticmethod(arrays.generator.isolated)
 
     # Models
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from d2ldrop.numpy.arrays import rng
+from d2ldrop.numpy.arrays import entropy
 from d2ldrop.numpy.masks import dropout_mask, masked
 from d2ldrop.randomness import initial_weights, odds
 
@@ -150,7 +150,7 @@ class Linear(Layer):
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return X W + b."""
         if self.W is None or self.b is None:
-            stream = np.random.SeedSequence(int(rng.integers(2**63)))
+            stream = np.random.SeedSequence(entropy())
             shapes = {"lin.weight": (self.num_outputs, X.shape[1]), "lin.bias": (self.num_outputs,)}
             drawn = initial_weights(shapes, stream)
             self.W, self.b = np.ascontiguousarray(drawn["lin.weight"].T), drawn["lin.bias"]

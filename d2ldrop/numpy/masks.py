@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from d2ldrop.errors import ArgumentTypeError
-from d2ldrop.numpy.arrays import rng
+from d2ldrop.numpy.arrays import generator
 from d2ldrop.randomness import Odds, lanes, odds, shared_generator
 
 
@@ -38,7 +38,7 @@ def real_floats(X: np.ndarray) -> np.ndarray:
 
 def draw_mask(shape: tuple[int, ...], p: Odds) -> Mask:
     """Draw a mask that keeps each element with probability 1 - p."""
-    return Mask(lanes(shape, shared_generator() or rng, p.bits) >= p.threshold, p.scale)
+    return Mask(lanes(shape, shared_generator() or generator.rng, p.bits) >= p.threshold, p.scale)
 
 
 def dropout_mask(shape: tuple[int, ...], dropout: float) -> Mask:

@@ -40,9 +40,20 @@ def num_gpus() -> int:
 # Randomness
 
 
+seedings = 0
+"""How often `seed` was called."""
+
+
 def seed(seed: int) -> None:
     """Seed TensorFlow's generators, on all devices."""
+    global seedings
+    seedings += 1
     tf.random.set_seed(seed)
+
+
+def entropy() -> int:
+    """Draw an integer below 2**31 from TensorFlow's own randomness."""
+    return int(tf.random.uniform((), maxval=2**31 - 1, dtype=tf.int32))
 
 
 def rand(*shape: int) -> tf.Tensor:

@@ -1,7 +1,8 @@
 """How shared code drives TensorFlow: arrays, training, weights, and the function edition."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,9 @@ import tensorflow as tf
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.randomness import shared_generator
 from d2ldrop.tf import arrays, lesson
-from d2ldrop.tf.keras_model import draw_seed, in_training, mode, reseed
+from d2ldrop.tf.keras_model import in_training, mode, reseed
 from d2ldrop.tf.lesson import Module
+from d2ldrop.tf.masks import drawing_from
 from d2ldrop.training.module import recorded
 
 _compiled = partial(tf.function, autograph=False)  # an `if` is decided while tracing; XLA would gain nothing here
@@ -23,6 +25,7 @@ class State:
 
     def __init__(self, model: Module, optim: Any, seed: int):
         self.model, self.optim, self.seed = model, optim, seed
+        self.generator = tf.random.Generator.from_seed(seed)
         self.variables = model.trainable_variables
         if hasattr(optim, "build"):
             optim.build(self.variables)
@@ -34,12 +37,12 @@ class State:
         Numbers that are no tensors, and the generator of shared masks, are constants of the function: for others it is
         traced again.
         """
-        tf.compat.v1.set_random_seed(self.seed + rows.shape[1])  # no other function may draw the same numbers
+        tf.compat.v1.set_random_seed(self.seed + rows.shape[1])  # of the reader's own draws; no other function's
         names: list[str] = []
 
         def step(i: tf.Tensor, curves: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             batch = _inputs(tuple(tf.gather(samples, rows[i]) for samples in data))
-            with tf.GradientTape() as tape, mode(self.model, True):
+            with tf.GradientTape() as tape, mode(self.model, True), drawing_from(self.generator):
                 loss, metrics = recorded(in_training, lambda: self.model.training_step(batch))
             grads = tape.gradient(loss, self.variables)
             if clip > 0:
@@ -66,11 +69,22 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
+    entropy, is_tracing = staticmethod(arrays.entropy), staticmethod(tf.inside_function)
     clip_gradients = staticmethod(lambda grad_clip_val, model: _clipped(grad_clip_val, model))
 
     def place(self, values: Iterable[Any], device: str) -> tuple[tf.Tensor, ...]:
         """Copy several arrays to the device."""
         return tuple(arrays.array(X, device) for X in values)
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Leave TensorFlow's generator alone; without need it is not seeded, because that drops compiled kernels."""
+        after, before = arrays.entropy(), arrays.seedings
+        try:
+            yield
+        finally:
+            if arrays.seedings > before:
+                arrays.seed(after)
 
     # Models
 
@@ -79,7 +93,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     ) -> bool:
         """Create the variables that the model lacks, on the device."""
         if seed is not None:
-            tf.random.set_seed(seed)
+            arrays.seed(seed)
         if all(layer.built for layer in model._flatten_layers()):
             return False
         reseed(model)
@@ -148,9 +162,15 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         model.compiled_validation = None  # the reader may have changed what it is made of
         optim = model.configure_optimizers()
         if seed is not None:
-            tf.random.set_seed(seed)
+            arrays.seed(seed)
             reseed(model)
-        return State(model, optim, draw_seed())
+        return State(model, optim, arrays.entropy())
+
+    def reseed(self, state: State, seed: int) -> None:
+        """Begin anew what `dropout_layer` and Keras' layers draw, of all of which the state is in variables."""
+        rng = np.random.default_rng(seed)
+        state.generator.reset_from_seed(int(rng.integers(2**31)))
+        reseed(state.model, lambda: int(rng.integers(2**31)))
 
     def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
         """Return copies of the variables of a Keras optimiser, its step and learning rate among them, by their numbers.

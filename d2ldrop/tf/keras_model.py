@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from d2ldrop.errors import BackendError
+from d2ldrop.tf.arrays import entropy
 
 if tf.keras.backend.backend() != "tensorflow":
     raise BackendError(
@@ -80,19 +81,14 @@ def in_training(step: Callable[[], Any]) -> Any:
     return outcome
 
 
-def draw_seed() -> int:
-    """Draw a seed from TensorFlow's own randomness."""
-    return int(tf.random.uniform((), maxval=2**31 - 1, dtype=tf.int32))
-
-
-def reseed(model: Model) -> None:
-    """Seed anew the initialisers and layers that Keras has seeded by itself, from TensorFlow's generator.
+def reseed(model: Model, draw: Callable[[], int] = entropy) -> None:
+    """Seed anew the initialisers and layers that Keras has seeded by itself, by default from TensorFlow's generator.
 
     Keras draws their seeds when they are made, before a trainer can seed them. A seed given by the reader stays.
     """
     for layer in model._flatten_layers():
         for source in vars(layer).values():
             if isinstance(source, tf.keras.random.SeedGenerator) and source.get_config()["seed"] is None:
-                source.state.assign([draw_seed(), 0])
+                source.state.assign([draw(), 0])
             elif isinstance(source, tf.keras.initializers.Initializer) and source.get_config().get("seed", 0) is None:
-                source.seed = draw_seed()
+                source.seed = draw()

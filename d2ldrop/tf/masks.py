@@ -5,11 +5,26 @@ What is here gives the same in less time.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import tensorflow as tf
 
 from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.randomness import Odds, lanes, shared_generator
+
+_generator: ContextVar[tf.random.Generator | None] = ContextVar("_generator", default=None)
+
+
+@contextmanager
+def drawing_from(generator: tf.random.Generator) -> Iterator[None]:
+    """Let masks inside the block come from a generator, whose state is a variable, and not from the global one."""
+    token = _generator.set(generator)
+    try:
+        yield
+    finally:
+        _generator.reset(token)
 
 
 def real_floats(X: tf.Tensor) -> tf.Tensor:
@@ -31,7 +46,7 @@ def real_floats(X: tf.Tensor) -> tf.Tensor:
 def draw_mask(X: tf.Tensor, p: Odds) -> tf.Tensor:
     """Draw a bool for each element of `X`, true with probability 1 - p, on its device.
 
-    The random bits come from TensorFlow's own generator (Philox).
+    The random bits come from the generator of `drawing_from` or else from TensorFlow's global one (both Philox).
     """
     kind = tf.uint16 if p.bits == 16 else tf.uint8
     shape = X.shape if X.shape.is_fully_defined() else tf.shape(X)
@@ -40,7 +55,8 @@ def draw_mask(X: tf.Tensor, p: Odds) -> tf.Tensor:
         return tf.reshape(drawn, shape) > p.threshold - 1
     with tf.device(X.device):
         count = math.prod(X.shape) if X.shape.is_fully_defined() else tf.size(X)
-        words = tf.random.uniform([-(-count * p.bits // 64)], tf.int64.min, tf.int64.max, tf.int64)
+        source = _generator.get() or tf.random
+        words = source.uniform([-(-count * p.bits // 64)], tf.int64.min, tf.int64.max, tf.int64)
         return tf.reshape(lanes_of(words, p.bits)[:count], shape) > p.threshold - 1  # 2**bits itself is no lane
 
 

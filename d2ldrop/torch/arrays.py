@@ -32,6 +32,11 @@ def seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def entropy() -> int:
+    """Draw an integer below 2**63 from PyTorch's default generator, that of the CPU."""
+    return int(torch.randint(2**63 - 1, (), device="cpu"))
+
+
 rand, randn, normal = torch.rand, torch.randn, torch.normal
 
 # Arrays

@@ -1,6 +1,7 @@
 """How shared code drives PyTorch: arrays, training, weights, and the function edition."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,15 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
+    entropy = staticmethod(arrays.entropy)
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Put PyTorch's generators back after the block, inside which that of the CPU goes on from another seed."""
+        gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        with torch.random.fork_rng(gpus):
+            torch.default_generator.manual_seed(arrays.entropy())
+            yield
 
     def place(self, values: Iterable[Any], device: torch.device) -> tuple[Tensor, ...]:
         """Copy several arrays to the device."""

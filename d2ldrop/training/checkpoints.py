@@ -117,7 +117,7 @@ def save(trainer: Training, path: Path, about: Mapping[str, Any]) -> None:
             "history": trainer.history,
             "batches": [trainer.train_batch_idx, trainer.val_batch_idx],
             "stopped": trainer.should_stop,
-            "randomness": trainer.randomness(),
+            "entropy": trainer.entropy,
             "versions": versions(trainer),
         }
     )
@@ -159,8 +159,7 @@ def restore(trainer: Any, folder: str | os.PathLike[str]) -> None:
     for k, callback in enumerate(trainer.callbacks):
         callback.load_state(part_of(arrays, f"callback{k}"))
     trainer.history, trainer.should_stop = saved["history"], saved["stopped"]
-    trainer.train_batch_idx, trainer.val_batch_idx = saved["batches"]
-    trainer.set_randomness(saved["randomness"])
+    trainer.entropy, (trainer.train_batch_idx, trainer.val_batch_idx) = saved["entropy"], saved["batches"]
     for row in trainer.history:
         for label in (label for label in row if label.startswith(("train_", "val_"))):
             trainer.model.board.draw(row["epoch"], row[label], label)

@@ -15,7 +15,7 @@ from d2ldrop.data import ArrayData, BatchLoader, DataModule, as_floats
 from d2ldrop.errors import ArgumentError, DivergedError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, is_overridden, number, positive
 from d2ldrop.plots.board import in_notebook
-from d2ldrop.randomness import initial_weights, integer, sharing_masks, streams
+from d2ldrop.randomness import initial_weights, integer, of_epoch, sharing_masks, streams
 from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device, parts_of
 from d2ldrop.training.callbacks import Callback
 from d2ldrop.training.checkpoints import Checkpoint, restore
@@ -178,21 +178,18 @@ class Trainer(HyperParameters):
         self.model, model.trainer = checked_model(model), self
         self.backend: AnyBackend = model.backend
         self.device = self._choose_device()
-        weights, order, dropout = streams(self.seed)
-        seeded = self.seed is not None
+        self._streams = streams(self.backend.entropy() if self.seed is None else self.seed)
         self._resident = self._is_resident()
-        self.backend.build(
-            model,
-            self._example_inputs(train=True),
-            self.device,
-            seed=key if key is not None else integer(weights) if seeded else None,
-            draw=partial(initial_weights, stream=weights) if model.host_init and seeded else None,
-        )
-        self._order = np.random.default_rng(order)
-        if seeded and isinstance(self.train_dataloader, BatchLoader):
-            self.train_dataloader.rng = self._order  # where batches come from the loader, the seed decides as well
-        self._masks = np.random.Generator(np.random.Philox(dropout)) if self.shared_masks else None
-        self.state = self.backend.init_state(model, integer(dropout) if seeded else None)
+        with self.backend.isolated():
+            self.backend.build(
+                model,
+                self._example_inputs(train=True),
+                self.device,
+                seed=key if key is not None else integer(self._streams.weights),
+                draw=partial(initial_weights, stream=self._streams.weights) if model.host_init else None,
+            )
+            self.state = self.backend.init_state(model, integer(self._streams.dropout))
+        self._masks = np.random.Generator(np.random.Philox(self._streams.dropout)) if self.shared_masks else None
         if self._resident:
             placed = on_device(self.data, self.backend, self.device, (True, False))
             self._train_data, self._val_data = placed[:2], placed[2:]
@@ -296,16 +293,15 @@ class Trainer(HyperParameters):
         view.device = view._choose_device()
         return view
 
-    def randomness(self) -> dict[str, Any]:
-        """Return where the streams of randomness are, for a checkpoint: what JSON can hold."""
-        masks = self._masks.bit_generator.state if self._masks is not None else None
-        return {"order": self._order.bit_generator.state, "masks": _listed(masks)}
+    @property
+    def entropy(self) -> int:
+        """From which number all randomness of this training comes: the seed, or one that was drawn in place of it."""
+        entropy: int = self._streams.order.entropy  # type: ignore[assignment]
+        return entropy
 
-    def set_randomness(self, saved: dict[str, Any]) -> None:
-        """Continue the streams of randomness from where `randomness` found them."""
-        self._order.bit_generator.state = saved["order"]
-        if self._masks is not None:
-            self._masks.bit_generator.state = _arrays(saved["masks"])
+    @entropy.setter
+    def entropy(self, value: int) -> None:
+        self._streams = streams(value)
 
     # Devices and batches
 
@@ -335,7 +331,7 @@ class Trainer(HyperParameters):
         clip = self.gradient_clip_val
         if self._resident:
             batch_size = self.data.batch_size
-            order = self._order.permutation(len(self._train_data[-1]))
+            order = self._order().permutation(len(self._train_data[-1]))
             for part, sizes in parts_of(order, batch_size, parts):
                 self.state, numbers = self.backend.train_epoch(self.state, self._train_data, part, batch_size, clip)
                 yield numbers, sizes
@@ -350,6 +346,17 @@ class Trainer(HyperParameters):
                 steps, sizes = [], []
         if steps:
             yield fetched(steps, self.backend), sizes
+
+    def _order(self) -> np.random.Generator:
+        """Return the generator of the order of the samples in this epoch."""
+        return np.random.default_rng(of_epoch(self._streams.order, self.epoch))
+
+    def _reseed(self) -> None:
+        """Begin the masks of this epoch, whatever was drawn before it."""
+        stream = of_epoch(self._streams.dropout, self.epoch)
+        self.backend.reseed(self.state, integer(stream))
+        if self._masks is not None:
+            self._masks.bit_generator.state = np.random.Philox(stream).state
 
     def _validate(self) -> tuple[Numbers, list[int]]:
         """Return the metrics and sizes of the batches of the validation samples."""
@@ -391,20 +398,24 @@ class Trainer(HyperParameters):
         x = self.progressed if prefix == "train_" else self.epoch + 1
         for label, mean in self.epoch_log.recent().items():
             self.model.board.draw(x, mean, label)
-        self._call("on_refresh")
+        with sharing_masks(None), self.backend.isolated():  # what listeners draw must not change the masks
+            self._call("on_refresh")
 
     def _fit_one_epoch(self) -> None:
         """Run `fit_epoch`, which readers may override, add a row to the history, and keep a copy of the weights."""
         self.epoch_log, self._batch_len = MetricLog(), 1
         self._pending: dict[tuple[str, bool], tuple[list[Metrics], list[int]]] = {}  # what `log` has not yet fetched
+        if isinstance(self.train_dataloader, BatchLoader):
+            self.train_dataloader.rng = self._order()  # where batches come from the loader, the seed decides as well
         self._trained_at = 0.0  # when the epoch's training ended, and validation began
         self._first_batch = self.train_batch_idx
         started = time.perf_counter()
         try:
-            with sharing_masks(self._masks):
+            with sharing_masks(self._masks), self.backend.isolated():
+                self._reseed()
                 self.fit_epoch()
-            for key, train in list(self._pending):
-                self._fetch_pending(key, train)
+                for key, train in list(self._pending):
+                    self._fetch_pending(key, train)
             self.backend.finish_epoch(self.model, self.state)
             weights = self.backend.get_weights(self.model)
             if wrong := next((name for name, value in weights.items() if not np.isfinite(value).all()), None):
@@ -430,17 +441,3 @@ class Trainer(HyperParameters):
         """Call a hook of all callbacks."""
         for listener in self._listeners:
             getattr(listener, hook)(self)
-
-
-def _listed(value: Any) -> Any:
-    """Return nested dictionaries with lists in place of arrays."""
-    if isinstance(value, dict):
-        return {key: _listed(item) for key, item in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray) else value
-
-
-def _arrays(value: Any) -> Any:
-    """Return nested dictionaries with arrays of words in place of lists."""
-    if isinstance(value, dict):
-        return {key: _arrays(item) for key, item in value.items()}
-    return np.array(value, np.uint64) if isinstance(value, list) else value
