@@ -438,6 +438,11 @@ def available() -> tuple[str, ...]:
     return tuple(name for name in _registry if importlib.util.find_spec(package_of(name)) is not None)
 
 
+def canonical(name: str) -> str:
+    """Return the name under which a backend is registered, such as `tf` for `tensorflow`."""
+    return _aliases.get(name, name)
+
+
 def package_of(name: str) -> str:
     """Return the package that a backend needs, such as `tensorflow` for `tf`."""
     return _registry[name].package
@@ -461,7 +466,7 @@ def backend(name: str) -> ModuleType:
     >>> backend("numpy").name
     'numpy'
     """
-    name = _aliases.get(name, name)
+    name = canonical(name)
     if name not in _registry:
         raise BackendError(f"Expected a backend among {', '.join(_registry)}. Received: {name!r}")
     if importlib.util.find_spec(package_of(name)) is None:

@@ -1,9 +1,11 @@
 """What arguments may be: each type is read, checked, and refused in one line."""
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
+
+from d2ldrop.errors import ArgumentError
+from d2ldrop.files import check_writable
 
 
 def count(text: str) -> int:
@@ -30,11 +32,24 @@ def probability(text: str) -> float:
     return _number(text, lambda value: 0 <= value <= 1, "a number in [0, 1]")
 
 
-def writable(text: str) -> Path:
-    """Read a path of a file that can be made; better refused now than after training."""
-    path = Path(text)
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"expected a file in a folder that can be written to, received {text!r}")
+def writable(*endings: str) -> Callable[[str], Path]:
+    """Return a reader of paths to which a file can be written, now and not only after training.
+
+    Parameters
+    ----------
+    endings
+        Those that the file's name may have, such as `".png"`; none for any.
+    """
+
+    def path(text: str) -> Path:
+        try:
+            check_writable(text)
+        except ArgumentError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        if endings and Path(text).suffix not in endings and not Path(text).is_char_device():
+            raise argparse.ArgumentTypeError(f"expected a name that ends in {', '.join(endings)}, received {text!r}")
+        return Path(text)
+
     return path
 
 

@@ -5,31 +5,37 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, available, get_backend, package_of, registered
 from d2ldrop.benchmarks import bench as bench_module
+from d2ldrop.cli.running import Report, Stopped, signals_raise, signals_wait
 from d2ldrop.data import Digits, FashionMNIST, ImageData
 from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
 from d2ldrop.files import replacing
 from d2ldrop.studies import compare as comparison
-from d2ldrop.training.callbacks import Callback, CSVLog, Training
+from d2ldrop.training.callbacks import Callback, CSVLog, Training, write_history
+from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.progress import in_terminal
 from d2ldrop.training.trainer import Trainer
-from d2ldrop.training.weights import load_weights, read_weights, save_weights
+from d2ldrop.training.weights import load_model, read_weights, save_weights
 
 MODELS = {"scratch": "DropoutMLPScratch", "concise": "DropoutMLP"}
 DATA = {"fashion-mnist": FashionMNIST, "digits": Digits}
 BATCH_SIZES = {"fashion-mnist": 256, "digits": 16}  # 256 would leave the digits, 1,437 of them, too few steps
 
 
-def train(args: argparse.Namespace) -> int:
-    """Train a model, and write what was asked for; an interrupt ends training, not the writing."""
-    report = (lambda *_: None) if args.quiet else print
+def train(args: argparse.Namespace) -> None:
+    """Train a model, and write what was asked for; whatever ends training, what was trained is written."""
+    if args.resume and not args.checkpoint:
+        raise UsageError("Expected --checkpoint DIR with --resume. Received none.")
+    report = Report(args.quiet)
     backend = get_backend(args.backend)
     num_gpus = gpus(backend, args.device)
     name, data = choose_data(args.data, args.batch_size, report)
@@ -42,45 +48,67 @@ def train(args: argparse.Namespace) -> int:
         lr=args.lr,
     )
     bar = in_terminal() and not args.quiet
-    callbacks = [*([CSVLog(args.history)] if args.history else []), *([] if bar or args.quiet else [EpochLines()])]
+    callbacks = [
+        *([Checkpoint(args.checkpoint)] if args.checkpoint else []),
+        *([CSVLog(args.history)] if args.history else []),
+        *([] if bar else [EpochLines(report)]),
+    ]
     trainer = Trainer(args.epochs, num_gpus, seed=args.seed, callbacks=callbacks, progress=bar)
-    interrupted = False
-    try:
-        trainer.fit(model, data)
-    except KeyboardInterrupt:
-        interrupted = True
-    if trainer.history:
-        row = trainer.history[-1]
-        report(
-            f"{args.backend} {args.model}: validation accuracy {row['val_acc']:.4f}, loss {row['val_loss']:.4f}, "
-            f"after {row['epoch']} epochs of {np.median([row['seconds'] for row in trainer.history]):.2f} s"
-        )
-        if args.save:
-            save_weights(model, args.save, data=name)
-            report(f"weights: {args.save}")
-        if args.plot:
-            model.board.save(args.plot)
-            report(f"plot: {args.plot}")
-        if args.history:
-            report(f"history: {args.history}")
-    if interrupted:
-        raise UsageError(f"Interrupted after {len(trainer.history)} of {args.epochs} epochs.")
-    return 0
+    ended: BaseException | None = None
+    with signals_raise():
+        try:
+            trainer.fit(model, data, resume=args.checkpoint if args.resume else None)
+        except (KeyboardInterrupt, Exception) as error:
+            ended = error
+    with signals_wait():
+        failures = write(args, model, trainer, name, report) if trainer.history else []
+    if isinstance(ended, KeyboardInterrupt):
+        number = getattr(ended, "signal", signal.SIGINT)
+        failures.append(f"ended by {signal.Signals(number).name} after {len(trainer.history)} of {args.epochs} epochs")
+        raise Stopped(number, "; ".join(failures))
+    if ended is not None and not failures:
+        raise ended
+    failures += [str(error) for error in (ended, report.failed) if error]
+    if failures:
+        raise UsageError("; ".join(failures))
+
+
+def write(args: argparse.Namespace, model: Any, trainer: Trainer, name: str, report: Report) -> list[str]:
+    """Write weights, plot and history, each whether or not the others can be written; return what went wrong."""
+    row = trainer.history[-1]
+    report(
+        f"{args.backend} {args.model}: validation accuracy {row['val_acc']:.4f}, loss {row['val_loss']:.4f}, "
+        f"after {row['epoch']} epochs of {np.median([row['seconds'] for row in trainer.history]):.2f} s"
+    )
+    outputs: dict[str, tuple[Path | None, Callable[[Path], None]]] = {
+        "weights": (args.save, lambda path: save_weights(model, path, data=name)),
+        "plot": (args.plot, lambda path: model.board.save(path)),
+        "history": (args.history, lambda path: write_history(trainer.history, path)),
+    }
+    failures = []
+    for what, (path, save) in outputs.items():
+        if path:
+            try:
+                save(path)
+                report(f"{what}: {path}")
+            except Exception as error:
+                failures.append(f"Could not write the {what} to {path}: {error}")
+    return failures
 
 
 def predict(args: argparse.Namespace) -> None:
     """Load weights into a model of any backend, and measure its accuracy on the validation samples."""
     backend = get_backend(args.backend)
     _, about = read_weights(args.weights)
-    name, kind = args.data or str(about.get("data")), MODELS.get(args.model) or str(about.get("class"))
-    if name not in DATA or kind not in MODELS.values():
+    name = args.data or about.get("data")
+    if not isinstance(name, str) or name not in DATA:
         raise WeightsError(f"Expected {args.weights} to be written by `d2ldrop train --save`. Received other weights.")
     data = DATA[name]()
-    model = backend.models[kind](**about["hparams"])
     X, y = data.split(train=False, channels_last=backend.channels_last)
-    load_weights(model, args.weights, np.zeros_like(X[:1], np.float32))
+    model = load_model(args.weights, args.backend, kind=MODELS.get(args.model), X=X[:1])
     trainer = Trainer(1, gpus(backend, args.device), progress=False)
     row = trainer.evaluate(model, data)
+    kind = type(model).__name__
     print(f"{args.backend} {kind} on {name}: accuracy {row['val_acc']:.4f}, loss {row['val_loss']:.4f}")
     if args.plot:
         save_predictions(data, X, y, trainer.predict(X[:24], model), args.plot)
@@ -145,13 +173,16 @@ def info(args: argparse.Namespace) -> None:
 
 
 class EpochLines(Callback):
-    """Prints a line per epoch, where there is no progress bar."""
+    """Reports a line per epoch, where there is no progress bar."""
+
+    def __init__(self, report: Report):
+        self.report = report
 
     def on_epoch_end(self, trainer: Training) -> None:
-        """Print the metrics of the last epoch."""
+        """Report the metrics of the last epoch."""
         row = trainer.history[-1]
         numbers = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if key.startswith(("train_", "val_")))
-        print(f"epoch {row['epoch']}/{trainer.max_epochs}: {numbers}, {row['seconds']:.2f} s", flush=True)
+        self.report(f"epoch {row['epoch']}/{trainer.max_epochs}: {numbers}, {row['seconds']:.2f} s")
 
 
 def choose_data(wanted: str, batch_size: int | None, report: Callable[[str], None]) -> tuple[str, ImageData]:

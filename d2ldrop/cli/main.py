@@ -3,11 +3,13 @@
 import argparse
 import importlib.metadata
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from d2ldrop.backend import available, registered
+from d2ldrop.backend import available, canonical, registered
 from d2ldrop.benchmarks import bench as bench_module
 from d2ldrop.cli.arguments import count, positive, probability, whole, writable
 from d2ldrop.cli.commands import DATA, MODELS, bench, compare, info, predict, train
@@ -30,10 +32,20 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command, and return the exit status: 0, or 1 for a failure; wrong use exits with 2."""
-    args = parser().parse_args(argv)
+    """Run a command, and return the exit status: 0, or 1 for a failure; wrong use exits with 2.
+
+    After a signal it is 128 and the signal's number: 130 for an interrupt, 143 for SIGTERM, 129 for SIGHUP.
+    """
+    commands = parser()
+    args = commands.parse_args(argv)
+    if args.command is None:
+        commands.print_help()
+        return 2
     try:
         return int(args.run(args) or 0)
+    except KeyboardInterrupt as interrupt:
+        print(f"d2ldrop {args.command}: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 128 + getattr(interrupt, "signal", signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has closed the pipe
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - held until the process ends
         return 1
@@ -42,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"d2ldrop {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_hyperparameters(add: Callable[..., Any]) -> None:
@@ -54,9 +69,12 @@ def add_hyperparameters(add: Callable[..., Any]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
+    one: dict[str, Any] = {"type": canonical, "choices": registered(), "help": "the framework"}
+    several = {**one, "action": "append", "help": "the framework; all that are installed, if not given"}
+    one["default"] = available()[0]
     main_parser = Parser(prog="d2ldrop", description="The dropout chapter of Dive into Deep Learning")
     main_parser.add_argument("--version", action="version", version=importlib.metadata.version("d2ldrop"))
-    commands = main_parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    commands = main_parser.add_subparsers(dest="command", parser_class=Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, formatter_class=HelpWithDefaults)
@@ -66,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     train_parser = command("train", train, "Train one of the chapter's models on images.")
     add = train_parser.add_argument
-    add("--backend", choices=registered(), default=available()[0], help="the framework")
+    add("--backend", **one)
     add("--model", choices=MODELS, default="scratch", help="dropout by hand, or the framework's own layers")
     add("--data", choices=["auto", *DATA], default="auto", help="auto: Fashion-MNIST if it can be had, else the digits")
     add("--epochs", type=count, default=10, help="passes over the training samples")
@@ -75,41 +93,45 @@ def parser() -> argparse.ArgumentParser:
     add("--hidden-2", type=count, default=256, help="units of the second hidden layer")
     add("--seed", type=whole, default=0, help="what initial weights, order and dropout masks are drawn from")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
-    add("--plot", type=writable, metavar="FILE", help="draw the curves to a .png, .svg or .pdf")
-    add("--history", type=writable, metavar="FILE", help="write a row per epoch to a .csv")
-    add("--save", type=writable, metavar="FILE", help="write the weights to a .safetensors")
+    add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw the curves to a .png, .svg or .pdf")
+    add("--history", type=writable(".csv", ".json"), metavar="FILE", help="write a row per epoch to a .csv or .json")
+    add("--save", type=writable(), metavar="FILE", help="write the weights to a .safetensors")
+    add("--checkpoint", type=Path, metavar="DIR", help="keep what is needed to go on after each epoch in a folder")
+    add("--resume", action="store_true", help="go on from the newest checkpoint in that folder, if there is one")
     add("--quiet", action="store_true", help="print nothing but errors")
 
     predict_parser = command("predict", predict, "Use saved weights: accuracy, and a picture of predictions.")
     add = predict_parser.add_argument
     add("--weights", required=True, metavar="FILE", help="what `d2ldrop train --save` wrote, in any backend")
-    add("--backend", choices=registered(), default=available()[0], help="the framework")
+    add("--backend", **one)
     add("--model", choices=MODELS, help="instead of the model that was trained")
     add("--data", choices=DATA, help="instead of the data it was trained on")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
-    add("--plot", type=writable, metavar="FILE", help="draw images with true and predicted labels")
+    add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw images with true and predicted labels")
 
     compare_parser = command("compare", compare, "Train in several backends, and print a table of the results.")
     add = compare_parser.add_argument
-    add("--backend", choices=registered(), action="append", help="the framework; all that are installed, if not given")
+    add("--backend", **several)
     add("--model", choices=MODELS, action="append", help="the model; both, if not given")
     add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
     add("--epochs", type=count, default=10, help="passes over the training samples")
     add("--seed", type=whole, default=0, help="what initial weights and order are drawn from")
     add("--shared-masks", action="store_true", help="drop the same elements everywhere: scratch models coincide")
-    add("--plot", type=writable, metavar="FILE", help="draw the loss of each step, and how the curves differ")
+    add(
+        "--plot", type=writable(*PICTURES), metavar="FILE", help="draw the loss of each step, and how the curves differ"
+    )
     add_hyperparameters(add)
 
     bench_parser = command("bench", bench, "Measure epochs, layers, memory; run nothing else meanwhile.")
     add = bench_parser.add_argument
-    add("--backend", choices=registered(), action="append", help="the framework; all that are installed, if not given")
+    add("--backend", **several)
     add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
     add("--part", choices=bench_module.PARTS, action="append", help="what to measure; all but scale, if not given")
     add("--repeats", type=count, default=7, help="how often to time each contestant")
     add("--device", choices=["cpu", "gpu"], default="cpu", help="where all but the copy of memory run")
     add("--scale", action="append_const", dest="part", const="scale", help="the same as --part scale")
     add("--json", action="store_true", help="print JSON instead of tables")
-    add("--plot", type=writable, metavar="FILE", help="draw the medians as bars")
+    add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw the medians as bars")
 
     command("info", info, "Show versions, devices, backends, and where the data are.")
     return main_parser

@@ -117,8 +117,8 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     def set_optimizer_state(self, state: State, arrays: Mapping[str, onp.ndarray]) -> State:
         """Set what `optimizer_state` returned, in an optimiser of the same kind for a model of the same shapes."""
         if not isinstance(state.optim, gluon.Trainer):
-            state = super().set_optimizer_state(state, arrays)
-            return state
+            updated: State = super().set_optimizer_state(state, arrays)
+            return updated
         updater = state.optim._updaters[0]
         for name, i, slots in _trained(state):
             updater.states[i], updater.states_synced[i] = slots, True

@@ -184,8 +184,8 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
         """Set what `optimizer_state` returned."""
         if not isinstance(state.optim, tf.keras.optimizers.Optimizer):
-            state = super().set_optimizer_state(state, arrays)
-            return state
+            updated: State = super().set_optimizer_state(state, arrays)
+            return updated
         for k, value in enumerate(state.optim.variables):
             value.assign(arrays[str(k)])
         return state

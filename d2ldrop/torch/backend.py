@@ -118,8 +118,8 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
         """Set what `optimizer_state` returned."""
         if not isinstance(state.optim, torch.optim.Optimizer):
-            state = super().set_optimizer_state(state, arrays)
-            return state
+            updated: State = super().set_optimizer_state(state, arrays)
+            return updated
         saved = state.optim.state_dict()
         for key, group, own in _numbers(saved):
             group[own] = type(group[own])(arrays[key])

@@ -1,6 +1,7 @@
 """Hooks into training: subclass `Callback`, override the hooks that you need, and pass an instance to the trainer."""
 
 import csv
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -120,7 +121,7 @@ def epochs_since_best(history: Sequence[Mapping[str, float]], monitor: str, min_
 
 
 class CSVLog(Callback):
-    """Keep the history in a CSV file, complete after each epoch.
+    """Keep the history in a CSV file, complete after each epoch; in a JSON file, if its name ends in .json.
 
     Parameters
     ----------
@@ -133,8 +134,15 @@ class CSVLog(Callback):
 
     def on_epoch_end(self, trainer: Training) -> None:
         """Write the history so far."""
-        columns = list(dict.fromkeys(key for row in trainer.history for key in row))
-        with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(trainer.history)
+        write_history(trainer.history, self.path)
+
+
+def write_history(history: Sequence[Mapping[str, float]], path: str | os.PathLike[str]) -> None:
+    """Write the rows of a history to a CSV file, or to a JSON file if its name ends in .json."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        if os.fspath(path).endswith(".json"):
+            json.dump(history, file, indent=1)
+            return
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in history for key in row)))
+        writer.writeheader()
+        writer.writerows(history)

@@ -1,5 +1,6 @@
 """A progress bar for terminals, with the latest metrics beside it."""
 
+import os
 import sys
 from typing import Any
 
@@ -7,8 +8,8 @@ from d2ldrop.training.callbacks import Callback, Training
 
 
 def in_terminal() -> bool:
-    """Return True if standard error is a terminal."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    """Return True if standard error is a terminal in which a line can be drawn again."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class ProgressBar(Callback):
