@@ -310,6 +310,21 @@ def bomb(header, megabytes):
     return b"".join(pieces)
 
 
+def assert_refused_before_memory_is_taken(path, limit=2**30):
+    tracemalloc.start()
+    try:
+        with pytest.raises(d2ldrop.DataError, match="elements"):
+            read_idx(path, ndim=3, limit=limit)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+def test_read_idx_refuses_a_shape_beyond_the_file(tmp_path):
+    (tmp_path / "file").write_bytes(idx_header(2**9, 2**10, 2**10) + bytes(1000))
+    assert_refused_before_memory_is_taken(tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     "shape",
     [(1, 1, 10), (2**15, 2**15, 2), (2**30, 1, 1), (2**7, 2**10, 2**10)],
@@ -317,13 +332,7 @@ def bomb(header, megabytes):
 )
 def test_read_idx_refuses_bombs_before_memory_is_taken(tmp_path, shape):
     (tmp_path / "bomb").write_bytes(bomb(idx_header(*shape), megabytes=128))
-    tracemalloc.start()
-    try:
-        with pytest.raises(d2ldrop.DataError, match="elements"):
-            read_idx(tmp_path / "bomb", ndim=3, limit=2**30 if shape[0] != 2**7 else 2**26)
-        assert tracemalloc.get_traced_memory()[1] < 2**21
-    finally:
-        tracemalloc.stop()
+    assert_refused_before_memory_is_taken(tmp_path / "bomb", limit=2**30 if shape[0] != 2**7 else 2**26)
 
 
 VALID = idx_header(2, 3, 4) + bytes(range(24))
