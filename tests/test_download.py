@@ -4,8 +4,10 @@ import hashlib
 import http.server
 import multiprocessing
 import os
+import signal
 import stat
 import threading
+import time
 
 import pytest
 
@@ -243,8 +245,8 @@ def test_a_slow_mirror_is_left(mirror, tmp_path, monkeypatch, manner):
     with pytest.raises(d2ldrop.DataNotFoundError, match=expected):
         download.fetch(FILES, [f"{mirror}/{manner}"], tmp_path)
     assert len(Mirror.asked) == 1
-    monkeypatch.setattr(download, "TOTAL_TIMEOUT", 2.0)  # of which the first mirror has half
-    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    monkeypatch.setattr(download, "TOTAL_TIMEOUT", 3.0)  # of which the first mirror has half
+    monkeypatch.setattr(download, "TIMEOUT", 1.0)
     download.fetch({"a.gz": FILES["a.gz"]}, [f"{mirror}/{manner}", f"{mirror}/good"], tmp_path)
     assert contents(tmp_path) == {"a.gz": CONTENT["a.gz"]}
     if manner in ("stalling", "dripping"):
@@ -359,6 +361,22 @@ def test_processes_that_ask_at_once_download_once(mirror, tmp_path):
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert contents(tmp_path / "folder") == CONTENT
     assert sorted(path for path, _ in Mirror.asked) == ["/good/a.gz", "/good/b.gz"]
+
+
+def test_a_killed_download_goes_on(mirror, tmp_path):
+    """The lock of the process that was killed does not hold anybody up."""
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(1)
+    process = spawn.Process(target=_fetch, args=(f"{mirror}/stalling", tmp_path, start))
+    process.start()
+    while not Mirror.asked and process.is_alive():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert {*contents(tmp_path)} == {".a.gz.part", ".download.lock"}
+    download.fetch(FILES, [f"{mirror}/good"], tmp_path)
+    assert contents(tmp_path) == CONTENT
 
 
 def test_fetch_does_not_wait_for_another_process_for_ever(tmp_path, monkeypatch):

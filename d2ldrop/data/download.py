@@ -189,7 +189,7 @@ def _chunks(url: str, start: int, size: int, deadline: float) -> Generator[tuple
             except queue.Empty:
                 if left < TIMEOUT:
                     raise _Failure(f"TimeoutError: not complete after {time.monotonic() - began:.0f} s") from None
-                raise _Failure(f"TimeoutError: no answer for {TIMEOUT} s") from None
+                raise _failure(TimeoutError()) from None
             if item is None:
                 return
             if isinstance(item, _Failure):
@@ -240,8 +240,10 @@ def _failure(error: Exception) -> _Failure:
         return _Failure(_line(error), again=error.code in (408, 429) or error.code >= 500)
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         return _failure(error.reason)
-    lasting = isinstance(error, (TimeoutError, ssl.SSLCertVerificationError))
-    return _Failure(_line(error), again=isinstance(error, (OSError, http.client.HTTPException)) and not lasting)
+    if isinstance(error, TimeoutError):
+        return _Failure(f"TimeoutError: no answer for {TIMEOUT} s")
+    transient = isinstance(error, (OSError, http.client.HTTPException))
+    return _Failure(_line(error), again=transient and not isinstance(error, ssl.SSLCertVerificationError))
 
 
 @contextmanager
