@@ -1,13 +1,16 @@
 """Downloads, from a real server on loopback: what arrives, what is refused, and what is left on the disk."""
 
 import hashlib
+import http.client
 import http.server
 import multiprocessing
 import os
 import signal
+import ssl
 import stat
 import threading
 import time
+import urllib.error
 
 import pytest
 
@@ -312,8 +315,25 @@ def test_fetch_keeps_files_that_are_there(mirror, tmp_path):
 
 def test_fetch_reports_a_refused_connection(tmp_path):
     with pytest.raises(FileNotFoundError, match="ConnectionRefusedError"):
-        download.fetch(FILES, ["http://127.0.0.1:9"], tmp_path / "folder")
+        download.fetch(FILES, ["http://127.0.0.1:9"], tmp_path / "below" / "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ssl.SSLCertVerificationError("expired"), False),
+        (TimeoutError(), False),
+        (ValueError("Content-Length: x"), False),
+        (ConnectionResetError(), True),
+        (ssl.SSLError("bad record"), True),
+        (http.client.IncompleteRead(b""), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_may_pass_is_asked_again(error, again):
+    assert download._failure(error).again == again
+    assert download._failure(urllib.error.URLError(error)).again == again
 
 
 @pytest.mark.parametrize("address", ["http://example.org/x", "ftp://127.0.0.1", "file:///etc", "nothing"])

@@ -73,7 +73,7 @@ def fetch(
     folder = Path(folder)
     answers: list[str] = []
     try:
-        created = not folder.exists()
+        created = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / ".download.lock", timeout=TOTAL_TIMEOUT) as lock, ExitStack() as stack:
@@ -84,9 +84,9 @@ def fetch(
                     if not (folder / name).exists() and not answers:
                         answers = _from_any(mirrors, folder / name, published, deadline, show)
         finally:
-            if created:
-                with suppress(OSError):
-                    folder.rmdir()  # unless something has arrived
+            with suppress(OSError):
+                for each in created:
+                    each.rmdir()  # unless something has arrived
     except Timeout:
         answers = [f"Another process has been downloading to {folder} for {TOTAL_TIMEOUT:.0f} s."]
     except (OSError, ValueError) as error:

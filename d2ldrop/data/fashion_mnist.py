@@ -34,6 +34,8 @@ class FashionMNIST(ImageData):
 
     Raises
     ------
+    ArgumentTypeError
+        If `root` is no path.
     DataNotFoundError
         If the files are neither there nor can be downloaded.
     DataError
