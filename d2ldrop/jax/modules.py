@@ -57,6 +57,7 @@ class FlaxModule(BaseModule, nn.Module):
 
     # without annotations, which would make fields of them
     learned = cast("Variables | None", None)  # the variables, once there are any
+    transient = (*BaseModule.transient, "_evaluate")
     _evaluate = cast("Any", None)  # the compiled validation step, once there is one
     _dense = cast("tuple[tuple[str, ...], ...]", ())  # paths of the fully connected layers, in order of their calls
 

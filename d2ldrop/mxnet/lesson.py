@@ -10,7 +10,7 @@ from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.mxnet.layers import Dropout
 from d2ldrop.mxnet.masks import draw_mask, masked, real_floats
 from d2ldrop.randomness import odds
-from d2ldrop.training.module import BaseClassifier, BaseModule
+from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights
 
 # Dropout
 
@@ -57,6 +57,7 @@ class Module(BaseModule, nn.Block):
     """
 
     backend_name = "mxnet"
+    __reduce__ = by_weights
     parameters = nn.Block.collect_params
 
     def forward(self, X: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.randomness import odds
 from d2ldrop.tf.keras_model import Model
 from d2ldrop.tf.masks import draw_mask, masked, real_floats
-from d2ldrop.training.module import BaseClassifier, BaseModule
+from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights
 
 # Dropout
 
@@ -53,6 +53,7 @@ class Module(BaseModule, Model):
     """
 
     backend_name = "tf"
+    __reduce__ = by_weights
 
     def forward(self, X: tf.Tensor) -> tf.Tensor:
         """Return the outputs of the network for inputs (N, ...)."""

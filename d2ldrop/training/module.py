@@ -48,12 +48,22 @@ class BaseModule(HyperParameters):
     """Whether a trainer with a seed draws the initial weights on the host, the same for every framework."""
 
     trainer: Logger | None = None
+    input_shape: tuple[int, ...] | None = None
+    """The shape of a sample that the model was trained on, once it was."""
+
+    transient: tuple[str, ...] = ("trainer", "_board")
+    """Attributes that copies and pickles leave out."""
+
     _board: ProgressBoard | None = None
 
     if TYPE_CHECKING:
 
         def __call__(self, *inputs: Array) -> Array:
             """Tell the type checker that the framework's base class makes models callable."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles of the model hold."""
+        return {name: value for name, value in vars(self).items() if name not in self.transient}
 
     @property
     def backend(self) -> AnyBackend:
@@ -125,6 +135,28 @@ class BaseModule(HyperParameters):
         for layer in self.backend.sublayers(self.net):
             X = layer(X)
             print(f"{type(layer).__name__:<12} output shape: {tuple(X.shape)}")
+
+
+def by_weights(model: Any) -> tuple[Any, ...]:
+    """Return how a model is made again, for copies and pickles where those of the framework's own objects do not work.
+
+    It is made from its class and hyperparameters, and gets its weights.
+    """
+    weights = model.backend.get_weights(model) if model.backend.is_built(model) else None
+    return remade, (type(model), dict(getattr(model, "hparams", {})), weights, model.input_shape)
+
+
+def remade(
+    kind: Any, hparams: Mapping[str, Any], weights: Mapping[str, np.ndarray] | None, input_shape: tuple[int, ...] | None
+) -> Any:
+    """Return a model from what `by_weights` found."""
+    model = kind(**hparams)
+    if input_shape is not None:
+        model.backend.build(model, (np.zeros((1, *input_shape), np.float32),), model.backend.cpu())
+        model.input_shape = input_shape
+    if weights is not None:
+        model.backend.set_weights(model, weights)
+    return model
 
 
 class BaseClassifier(BaseModule):

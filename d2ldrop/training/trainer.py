@@ -1,6 +1,5 @@
 """The one training loop: it knows epochs, batches and metrics, and leaves every array to the model's backend."""
 
-import copy
 import os
 import time
 import warnings
@@ -108,6 +107,16 @@ class Trainer(HyperParameters):
         self.epoch_log = MetricLog()
         self.should_stop = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: settings, history and the model, but no data, optimiser or loaders."""
+        kept = ("model", "history", "epoch", "epoch_log", "should_stop", "hparams", "_streams", *self.hparams)
+        return {name: value for name, value in vars(self).items() if name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if "model" in state:
+            self.model.trainer, self.backend = self, self.model.backend
+
     # Training
 
     def fit(self, model: Any, data: Any, key: Any = None, *, resume: str | os.PathLike[str] | None = None) -> None:
@@ -190,6 +199,7 @@ class Trainer(HyperParameters):
             )
             self.state = self.backend.init_state(model, integer(self._streams.dropout))
         self._masks = np.random.Generator(np.random.Philox(self._streams.dropout)) if self.shared_masks else None
+        model.input_shape = tuple(self._example_inputs(train=True)[0].shape[1:])
         if self._resident:
             placed = on_device(self.data, self.backend, self.device, (True, False))
             self._train_data, self._val_data = placed[:2], placed[2:]
@@ -284,7 +294,8 @@ class Trainer(HyperParameters):
 
     def _view(self, model: Any, data: DataModule | None, needs_data: bool = True) -> "Trainer":
         """Return a copy of this trainer for another model or other data, so that its own training stays as it is."""
-        view = copy.copy(self)
+        view = object.__new__(type(self))  # a copy would leave out what copies and pickles do
+        vars(view).update(vars(self))
         view.model = getattr(self, "model", None) if model is None else model
         view.data = getattr(self, "data", None) if data is None else checked_data(data)
         if view.model is None or (needs_data and view.data is None):
@@ -411,7 +422,8 @@ class Trainer(HyperParameters):
         self._first_batch = self.train_batch_idx
         started = time.perf_counter()
         try:
-            with sharing_masks(self._masks), self.backend.isolated():
+            quiet = np.errstate(over="ignore", invalid="ignore")  # what is not finite is looked for below
+            with sharing_masks(self._masks), self.backend.isolated(), quiet:
                 self._reseed()
                 self.fit_epoch()
                 for key, train in list(self._pending):
