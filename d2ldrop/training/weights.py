@@ -169,9 +169,8 @@ def load_model(
         except (TypeError, ValueError) as error:
             raise WeightsError(str(error)) from error
         framework.set_weights(model, weights)
-    framework.predict(
-        model, framework.array(np.zeros((1, num_inputs), np.float32), framework.cpu())
-    )  # turns dropout off
+    inputs = np.zeros((1, num_inputs), np.float32)
+    framework.predict(model, framework.array(inputs, framework.cpu()))  # turns dropout off, also where it is called
     return model
 
 
