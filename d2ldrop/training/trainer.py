@@ -82,6 +82,7 @@ class Trainer(HyperParameters):
     model: Any
     state: Any
     data: Any
+    backend: AnyBackend
 
     def __init__(
         self,
@@ -185,7 +186,7 @@ class Trainer(HyperParameters):
     def prepare_model(self, model: Any, key: Any = None) -> None:
         """Put model, optimiser and data on the device, and start the streams of randomness."""
         self.model, model.trainer = checked_model(model), self
-        self.backend: AnyBackend = model.backend
+        self.backend = model.backend
         self.device = self._choose_device()
         self._streams = streams(self.backend.entropy() if self.seed is None else self.seed)
         self._resident = self._is_resident()
