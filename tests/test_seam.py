@@ -134,7 +134,7 @@ def test_array_vocabulary_of_the_book(d2l):
 @pytest.mark.only_torch
 @pytest.mark.only_jax
 def test_shared_code_and_adapters_rarely_call_each_other(d2l):
-    """They do so to build, to train, to evaluate, and to call the methods that a reader may override."""
+    """They do so to build, to train, to evaluate, for randomness, and to call methods that a reader may override."""
     crossings, _ = trace(d2l.name)
-    assert crossings["shared to adapter"] <= 12
+    assert crossings["shared to adapter"] <= 18
     assert crossings["adapter to shared"] <= 9

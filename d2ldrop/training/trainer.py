@@ -44,7 +44,11 @@ class Trainer(HyperParameters):
         If positive, gradients are scaled so that the norm of all of them together is at most this.
     seed
         Makes training repeatable: from it come the initial weights of a new model, the order of the samples, and the
-        dropout masks, as three independent streams. None for fresh randomness.
+        dropout masks, as three independent streams, the latter two begun anew in each epoch. Whatever callbacks draw,
+        they stay as they are. None: a seed is drawn from the framework's own global generator, which differs from
+        process to process unless its user seeds it (`torch.manual_seed`, `tf.random.set_seed`, `mx.random.seed`; with
+        NumPy and JAX, `d2l.seed`). The seed says the same in threads that train at once with NumPy and JAX, and with
+        the chapter's models in TensorFlow; generators of PyTorch and MXNet belong to the process, so there it does not.
     shared_masks
         Draw the masks of `dropout_layer` on the host, so that each framework drops the same elements. It is slower, and
         meant for comparing frameworks.
@@ -410,8 +414,9 @@ class Trainer(HyperParameters):
         x = self.progressed if prefix == "train_" else self.epoch + 1
         for label, mean in self.epoch_log.recent().items():
             self.model.board.draw(x, mean, label)
-        with sharing_masks(None), self.backend.isolated():  # what listeners draw must not change the masks
-            self._call("on_refresh")
+        if self._listeners:
+            with sharing_masks(None), self.backend.isolated():  # what they draw must not change the masks
+                self._call("on_refresh")
 
     def _fit_one_epoch(self) -> None:
         """Run `fit_epoch`, which readers may override, add a row to the history, and keep a copy of the weights."""
