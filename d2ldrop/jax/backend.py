@@ -85,7 +85,7 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         variables: Any = model.learned
         optim = model.configure_optimizers()
         key = keys.get_key() if seed is None else jax.random.PRNGKey(seed)
-        state = State.create(apply_fn=model.apply, tx=optim, dropout_rng=key, steps=Steps(model), **variables)
+        state = State.create(apply_fn=model.apply, tx=optim, dropout_rng=key, steps=Steps(model, optim), **variables)
         device = next((leaf.device for leaf in jax.tree.leaves(variables)), None)
         state = jax.device_put(state.replace(step=jnp.int32(0)), device)
         state.steps.kept = state.params

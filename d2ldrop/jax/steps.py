@@ -19,21 +19,24 @@ Batch = tuple[Array, ...]
 class Steps:
     """The steps of one training: JAX compiles each when it first runs, once for each shape of batch.
 
-    Hyperparameters are constants of the compiled code.
+    Hyperparameters are constants of the compiled code. JAX keeps what a compiled function is given and returns besides
+    arrays for as long as the function exists. So only a state's arrays go in and out: with the model, or with these
+    functions, in it, they would keep each other alive for ever.
     """
 
-    def __init__(self, model: Module):
+    def __init__(self, model: Module, optim: Any):
         self.model, learner = model, in_mode(model, training=True)
         self.kept: Any = None  # the parameters that the model was last given by a state
 
         def train(state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
             key = jax.random.fold_in(state.dropout_rng, state.step)  # a new one for each step
-            seen = state.replace(apply_fn=learner.apply, dropout_rng=key)
+            seen = state.replace(apply_fn=learner.apply, tx=optim, dropout_rng=key)
             (value, grads), metrics = recorded(learner.training_step, state.params, _as_floats(batch), seen)
             if clip > 0:
                 grads = clip_gradients(clip, grads)
             batch_stats = loss_and_extras(value)[1].get("batch_stats", state.batch_stats)
-            return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
+            new = seen.apply_gradients(grads=grads, batch_stats=batch_stats, dropout_rng=state.dropout_rng)
+            return _bare(new), metrics
 
         step = renewing(train)
 
@@ -43,7 +46,22 @@ class Steps:
 
             return lax.scan(body, state, rows)
 
-        self.step, self.epoch = jax.jit(step, static_argnums=2), jax.jit(epoch, static_argnums=3)
+        self._step, self._epoch = jax.jit(step, static_argnums=2), jax.jit(epoch, static_argnums=3)
+
+    def step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
+        """Take one step; return the new state, and the metrics of the batch."""
+        new, metrics = self._step(_bare(state), batch, clip)
+        return new.replace(apply_fn=state.apply_fn, tx=state.tx, steps=self), metrics
+
+    def epoch(self, state: State, data: Batch, rows: Array, clip: float) -> tuple[State, Metrics]:
+        """Take a step for each of `rows`, the indices of a batch; return the new state, and vectors of metrics."""
+        new, metrics = self._epoch(_bare(state), data, rows, clip)
+        return new.replace(apply_fn=state.apply_fn, tx=state.tx, steps=self), metrics
+
+
+def _bare(state: State) -> State:
+    """Return a state with nothing but its arrays."""
+    return state.replace(apply_fn=None, tx=None, steps=None)
 
 
 def evaluation_of(model: Module) -> Callable[[Variables, Batch], Metrics]:
