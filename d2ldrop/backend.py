@@ -254,7 +254,10 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         What the optimiser makes at its first step, and has not yet, is made.
         """
         for name, owner, key, value in _kept(vars(state.optim), self.is_array):
-            owner[key] = self.array(arrays[name]) if self.is_array(value) else type(value)(arrays[name])
+            if self.is_array(value):
+                owner[key] = self.array(arrays[name])
+            else:
+                owner[key] = arrays[name] if isinstance(value, np.ndarray) else type(value)(arrays[name])
         return state
 
     def reseed(self, state: Any, seed: int) -> None:
@@ -319,7 +322,8 @@ def _kept(values: Any, is_array: Callable[[Any], bool], prefix: str = "") -> Ite
         if key in ("params", "hparams"):
             continue
         name = f"{prefix}{key}"
-        if is_array(value) or (isinstance(value, numbers.Real) and not isinstance(value, bool)):
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if number or isinstance(value, np.ndarray) or is_array(value):
             yield name, values, key, value
         elif isinstance(value, (dict, list)):
             yield from _kept(value, is_array, f"{name}.")

@@ -85,6 +85,13 @@ class Layer:
     parameter_names: tuple[str, ...] | None = None
     """The attributes that are parameters; a class that creates them at the first input names them here."""
 
+    transient: tuple[str, ...] = ()
+    """What `forward` and `backward` leave in attributes, which copies and pickles leave out."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles of the layer hold."""
+        return {name: value for name, value in vars(self).items() if name not in self.transient}
+
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """Return the output for an input."""
         if self.parameter_names is None:
@@ -143,6 +150,7 @@ class Linear(Layer):
     W: np.ndarray | None = None
     b: np.ndarray | None = None
     parameter_names = ("W", "b")
+    transient = ("X", "dW", "db")
 
     def __init__(self, num_outputs: int):
         self.num_outputs = num_outputs
@@ -171,6 +179,8 @@ class Linear(Layer):
 class Flatten(Layer):
     """Inputs (N, ...) as rows."""
 
+    transient = ("shape",)
+
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return X as (N, -1)."""
         self.shape = X.shape
@@ -184,6 +194,8 @@ class Flatten(Layer):
 class ReLU(Layer):
     """The positive part."""
 
+    transient = ("Y",)
+
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return the positive part of each element."""
         self.Y = relu(X)
@@ -196,6 +208,8 @@ class ReLU(Layer):
 
 class Dropout(Layer):
     """`dropout_layer` while training, the identity otherwise."""
+
+    transient = ("mask",)
 
     def __init__(self, dropout: float):
         odds(dropout)

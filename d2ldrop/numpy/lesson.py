@@ -75,7 +75,7 @@ class Module(BaseModule, Layer):
     """
 
     backend_name = "numpy"
-    dloss: np.ndarray
+    transient = (*BaseModule.transient, "dloss", "H1", "H2", "mask1", "mask2")
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the network for inputs (N, ...)."""

@@ -58,6 +58,8 @@ class Checkpoint(Callback):
     def on_fit_start(self, trainer: Training) -> None:
         """Make the folder, and see to it that no other training is overwritten."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".*.safetensors"):  # temporary files of a process that was killed
+            left.unlink()
         if not trainer.history and (found := checkpoints_in(self.folder)):
             raise CheckpointError(
                 f"Expected a folder without checkpoints, as this training begins anew. Received: {found[-1]}. "

@@ -145,3 +145,13 @@ def with_batch_norm(d2l):
             return nn.Dense(10)(nn.BatchNorm(use_running_average=not self.training)(X))
 
     return Normalised
+
+
+def with_adam(d2l, kind):
+    """Return a kind of model that is trained with Adam."""
+
+    class Adaptive(kind):
+        def configure_optimizers(self):
+            return optax.adam(0.01)
+
+    return Adaptive

@@ -96,3 +96,13 @@ def with_batch_norm(d2l):
             self.net.initialize()
 
     return Normalised
+
+
+def with_adam(d2l, kind):
+    """Return a kind of model that is trained with Adam."""
+
+    class Adaptive(kind):
+        def configure_optimizers(self):
+            return mx.gluon.Trainer(self.parameters(), "adam", {"learning_rate": 0.01})
+
+    return Adaptive

@@ -103,3 +103,28 @@ def loss_times_ten(d2l):
             return 10 * value
 
     return Tenfold
+
+
+def with_adam(d2l, kind):
+    """Return a kind of model that is trained with Adam, written by hand."""
+
+    class Adam(d2l.SGD):
+        def __init__(self, params, lr):
+            super().__init__(params, lr)
+            self.means = [np.zeros_like(param.value) for param in self.params]
+            self.squares = [np.zeros_like(param.value) for param in self.params]
+            self.steps = 0
+
+        def step(self):
+            self.steps += 1
+            for param, m, s in zip(self.params, self.means, self.squares, strict=True):
+                m += 0.1 * (param.grad - m)
+                s += 0.001 * (param.grad**2 - s)
+                corrected = np.sqrt(s / (1 - 0.999**self.steps)) + 1e-8
+                param.value[...] -= self.lr * m / (1 - 0.9**self.steps) / corrected
+
+    class Adaptive(kind):
+        def configure_optimizers(self):
+            return Adam(self.parameters(), 0.01)
+
+    return Adaptive

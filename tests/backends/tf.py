@@ -108,3 +108,13 @@ def with_batch_norm(d2l):
             )
 
     return Normalised
+
+
+def with_adam(d2l, kind):
+    """Return a kind of model that is trained with Adam."""
+
+    class Adaptive(kind):
+        def configure_optimizers(self):
+            return tf.keras.optimizers.Adam(0.01)
+
+    return Adaptive

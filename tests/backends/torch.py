@@ -88,3 +88,13 @@ def with_batch_norm(d2l):
             self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.LazyLinear(10))
 
     return Normalised
+
+
+def with_adam(d2l, kind):
+    """Return a kind of model that is trained with Adam."""
+
+    class Adaptive(kind):
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=0.01)
+
+    return Adaptive

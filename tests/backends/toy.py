@@ -17,6 +17,7 @@ from backends.numpy import (
     scratch_net,
     set_mode,
     spied,
+    with_adam,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "scratch_net",
     "set_mode",
     "spied",
+    "with_adam",
 ]
