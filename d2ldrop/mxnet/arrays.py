@@ -3,6 +3,7 @@
 `np` is MXNet's NumPy-like module, as in the book, and `onp` is NumPy, on the host.
 """
 
+import sys
 import warnings
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +12,8 @@ import numpy as onp  # noqa: ICN001 - see above
 
 from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.randomness import HostGenerator
+
+_first = "mxnet" not in sys.modules  # no one can have seeded it
 
 # The package's __init__ imports this module before any other that needs MXNet.
 with warnings.catch_warnings():
@@ -45,6 +48,10 @@ def num_gpus() -> int:
 
 host_generator = HostGenerator(onp.random.SFC64)
 """The generator of the dropout masks of arrays on a CPU, five times as fast as MXNet's own."""
+
+
+if _first:  # MXNet itself starts from the same seed in each process
+    mx.random.seed(int(onp.random.SeedSequence().generate_state(1)[0] >> 1))
 
 
 def seed(seed: int) -> None:
