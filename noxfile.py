@@ -106,6 +106,13 @@ def watching(session: nox.Session) -> None:
 
 
 @nox.session
+def memory(session: nox.Session) -> None:
+    """Measure the memory that fits of new models leave behind, in each backend."""
+    session.install(ALL, "-e", ".[all]")
+    session.run("python", "tests/memory.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure our epochs, layers and memory against baselines; run nothing else meanwhile."""
     session.install(ALL, ".[all]")

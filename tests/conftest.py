@@ -27,6 +27,7 @@ collect_ignore = [
     "browser.py",
     "crossings.py",
     "helpers.py",
+    "memory.py",
     "mutants.py",
     "notebooks.py",
     "toy_backend",

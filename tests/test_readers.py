@@ -1,5 +1,7 @@
 """What readers bring: their own models and dropout, a mask per step, overrides, and no waste in compilers."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -243,3 +245,73 @@ def test_layers_in_containers_and_layers_with_parameters_of_their_own_by_hand(d2
     copy, X = Model(0.3), d2l.Digits().split(False).X
     d2ldrop.load_weights(copy, tmp_path / "w.safetensors", X[:1])
     np.testing.assert_array_equal(trainer.predict(X, copy), trainer.predict(X))
+
+
+@pytest.mark.only_tf
+@pytest.mark.parametrize("own_loss", [False, True])
+def test_regularizers_of_keras_shrink_weights_as_in_its_fit(d2l, own_loss):
+    """Also where a reader's loss adds the terms, they count once; the loss reported by our steps is without them."""
+    import tensorflow as tf
+
+    X, y = d2l.Digits().split(True, True)
+    X = X.astype(np.float32) / 255
+
+    def made(strength=0.3):
+        penalty = tf.keras.regularizers.L2(strength) if strength else None
+        dense = tf.keras.layers.Dense(10, kernel_initializer="ones", kernel_regularizer=penalty)
+        return tf.keras.Sequential([tf.keras.layers.Flatten(), dense])
+
+    class Model(d2l.Classifier):
+        def __init__(self, net, lr=0.1):
+            super().__init__()
+            self.save_hyperparameters(ignore=["net"])
+            self.net = net
+
+        def loss(self, y_hat, y):
+            return super().loss(y_hat, y) + (sum(self.net.losses) if own_loss else 0)
+
+    def by_trainer(net):
+        data = d2l.ArrayData(X, y, X, y, batch_size=len(X))
+        d2l.Trainer(max_epochs=5, seed=0, progress=False).fit(Model(net), data)
+        return net.get_weights()
+
+    cross_entropy = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def by_learn(net):
+        updater = tf.keras.optimizers.SGD(0.1)
+        for _ in range(5):
+            d2l.learn(net, tf.constant(X), tf.constant(y), cross_entropy, updater)
+        return net.get_weights()
+
+    def by_keras(net):
+        net.compile(optimizer=tf.keras.optimizers.SGD(0.1), loss=cross_entropy)
+        net.fit(X, y, epochs=5, batch_size=len(X), shuffle=False, verbose=0)
+        return net.get_weights()
+
+    expected = by_keras(made())
+    for train in (by_trainer, by_learn):
+        for value, right in zip(train(made()), expected, strict=True):
+            np.testing.assert_allclose(value, right, rtol=1e-4, atol=1e-5)
+    assert np.linalg.norm(expected[0]) < 0.8 * np.linalg.norm(by_learn(made(0))[0])
+
+
+@pytest.mark.skip_toy
+@pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
+def test_a_thread_makes_trains_and_uses_a_model_as_the_main_thread_does(d2l, small, kind):
+    def work(results):
+        trainer = d2l.Trainer(max_epochs=2, seed=0, progress=False)
+        trainer.fit(getattr(d2l, kind)(**small), d2l.Digits())
+        X, _ = d2l.Digits().split(False, d2l.channels_last)
+        results += [trainer.history[-1]["val_acc"], trainer.predict(X), trainer]
+
+    def in_thread(function, *args):
+        thread = threading.Thread(target=function, args=args)
+        thread.start()
+        thread.join()
+
+    here, there, again = [], [], []
+    work(here)
+    in_thread(work, there)
+    in_thread(lambda: again.append(here[2].evaluate()["val_acc"]))  # of a model from another thread
+    assert here[0] == there[0] == again[0]
+    np.testing.assert_allclose(here[1], there[1], rtol=1e-3, atol=1e-5)  # PyTorch may sum in another order there

@@ -100,6 +100,7 @@ def array(X: Any, device: mx.Context | None = None) -> np.ndarray:
     ArgumentTypeError
         If there are no real numbers in it.
     """
+    npx.set_np()  # this may be another thread than at import
     if isinstance(X, mx.nd.NDArray):
         return X.as_np_ndarray().as_in_ctx(device or X.ctx)
     X = onp.asarray(X)

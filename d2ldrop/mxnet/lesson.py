@@ -60,6 +60,10 @@ class Module(BaseModule, nn.Block):
     __reduce__ = by_weights
     parameters = nn.Block.collect_params
 
+    def __init__(self, **kwargs: Any):
+        npx.set_np()  # it holds for a thread, and this may be another one than at import
+        super().__init__(**kwargs)
+
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the network for inputs (N, ...)."""
         return self.net(X)

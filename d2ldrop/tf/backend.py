@@ -12,7 +12,7 @@ import tensorflow as tf
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.randomness import shared_generator
 from d2ldrop.tf import arrays, lesson
-from d2ldrop.tf.keras_model import in_training, mode, reseed
+from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed
 from d2ldrop.tf.lesson import Module
 from d2ldrop.tf.masks import drawing_from
 from d2ldrop.training.module import recorded
@@ -43,7 +43,9 @@ class State:
         def step(i: tf.Tensor, curves: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             batch = _inputs(tuple(tf.gather(samples, rows[i]) for samples in data))
             with tf.GradientTape() as tape, mode(self.model, True), drawing_from(self.generator):
-                loss, metrics = recorded(in_training, lambda: self.model.training_step(batch))
+                with noting_penalties(self.variables) as added:
+                    loss, metrics = recorded(in_training, lambda: self.model.training_step(batch))
+                loss = penalized(loss, self.variables, added)
             grads = tape.gradient(loss, self.variables)
             if clip > 0:
                 grads = _clipped(clip, grads)
@@ -239,13 +241,16 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     def learn(self, net: Any, X: tf.Tensor, y: tf.Tensor, loss: Any, updater: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Take a step; return the sum of the losses, and the outputs, under dropout.
 
-        An updater that is no optimiser of Keras is called with the batch size and the gradients of its `params`.
+        An updater that is no optimiser of Keras is called with the batch size and the gradients of its `params`. The
+        gradients are those of the losses with the regularisation terms of a Keras model, which are not in the sum.
         """
         keras = isinstance(updater, tf.keras.optimizers.Optimizer)
         with tf.GradientTape() as tape:
             y_hat = _call(net, X, training=True)
             total = self.total_loss(loss, y_hat, y)
             objective = total / len(y) if keras else total
+            if penalties := getattr(net, "losses", ()):  # Keras' own `fit` adds them to the mean, too
+                objective += sum(penalties) * (1 if keras else len(y))
         if keras:
             params = net.trainable_variables
             updater.apply_gradients(zip(tape.gradient(objective, params), params, strict=True))

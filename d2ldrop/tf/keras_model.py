@@ -1,6 +1,6 @@
 """What models in the book's style need of Keras that `tf.keras.Model` does not do by itself."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,6 +79,42 @@ def in_training(step: Callable[[], Any]) -> Any:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+@contextmanager
+def noting_penalties(variables: Iterable[Any]) -> Iterator[set[int]]:
+    """Note the `id`s of the variables whose regularisers are called inside the block.
+
+    A reader's own loss calls them when it adds `losses`, those of the model or of a layer.
+    """
+    noted: set[int] = set()
+
+    def noting(variable: Any, regularizer: Any) -> Callable[[Any], Any]:
+        def note(value: Any) -> Any:
+            noted.add(id(variable))
+            return regularizer(value)
+
+        return note
+
+    before = [(variable, variable.regularizer) for variable in variables if variable.regularizer is not None]
+    for variable, regularizer in before:
+        variable.regularizer = noting(variable, regularizer)
+    try:
+        yield noted
+    finally:
+        for variable, regularizer in before:
+            variable.regularizer = regularizer
+
+
+def penalized(loss: tf.Tensor, variables: Iterable[Any], added: set[int]) -> tf.Tensor:
+    """Return a loss plus the regularisation terms of the variables whose `id` is not among those `added` already.
+
+    Keras' own `fit` adds them, too, and reports the sum. Here the history has what the model's steps report.
+    """
+    for variable in variables:
+        if variable.regularizer is not None and id(variable) not in added:
+            loss += variable.regularizer(variable)
+    return loss
 
 
 def reseed(model: Model, draw: Callable[[], int] = entropy) -> None:
