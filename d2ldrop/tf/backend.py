@@ -50,7 +50,7 @@ class State:
             if clip > 0:
                 grads = _clipped(clip, grads)
             pairs = zip(grads, self.variables, strict=True)
-            self.optim.apply_gradients([(grad, variable) for grad, variable in pairs if grad is not None])
+            _apply(self.optim, [(grad, variable) for grad, variable in pairs if grad is not None])
             names[:] = metrics
             return i + 1, curves.write(i, tf.convert_to_tensor(_scalars(metrics.values()), tf.float32))
 
@@ -276,6 +276,16 @@ def _run(state: State, data: tuple[tf.Tensor, ...], order: np.ndarray, batch_siz
                 train = state.train.get_concrete_function(data, any_number, *settings)
                 curves.append(train(data, rows, *settings))
         return {key: tf.concat([curve[key] for curve in curves], axis=0) for key in curves[0]}
+
+
+def _apply(optim: Any, pairs: list[tuple[Any, Any]]) -> None:
+    """Let an optimiser change variables, given pairs (gradient, variable).
+
+    Where several replicas train, Keras' optimisers first sum the gradients over them, by a function with a gradient of
+    its own, which TensorFlow registers for ever, and with it all of the graph: some MB per traced function. Inside
+    `merge_call`, gradients count as summed.
+    """
+    tf.distribute.get_replica_context().merge_call(lambda _: optim.apply_gradients(pairs))
 
 
 def _clipped(grad_clip_val: float, grads: Sequence[Any]) -> list[Any]:
