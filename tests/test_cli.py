@@ -3,15 +3,18 @@
 import contextlib
 import csv
 import io
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from d2ldrop import Digits
+import d2ldrop
+from d2ldrop import Digits, Trainer
 from d2ldrop.cli import commands
 from d2ldrop.cli import main as cli
 from d2ldrop.data import fashion_mnist as fashion
@@ -159,7 +162,6 @@ def test_train_auto_falls_back_to_digits(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "command"),
         (["trane"], "trane"),
         (["train", "--backend", "theano"], "theano"),
         (["train", "--dropout-1", "1.2"], r"expected a number in [0, 1], received '1.2'"),
@@ -197,17 +199,156 @@ def test_failures_exit_with_1_and_one_line(argv, message, capsys):
         cli.main([*argv, "--debug"])
 
 
+OUTPUTS = {"--save": "w.safetensors", "--plot": "p.svg", "--history": "h.json"}
+
+
+def outputs(folder):
+    """Return options to write everything into a folder."""
+    return [str(word) for option, name in OUTPUTS.items() for word in (option, folder / name)]
+
+
+def check_outputs(folder, epochs):
+    """Check that weights, plot and history are there, and belong to the same epoch."""
+    rows = json.loads((folder / "h.json").read_text())
+    assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+    model = d2ldrop.load_model(folder / "w.safetensors", "numpy")
+    assert Trainer(1, progress=False).evaluate(model, Digits())["val_loss"] == pytest.approx(rows[-1]["val_loss"])
+    assert b"<svg" in (folder / "p.svg").read_bytes()
+
+
 def test_train_saves_weights_after_an_interrupt(monkeypatch, tmp_path, capsys):
     class Interrupting(commands.EpochLines):
-        def on_epoch_end(self, trainer):
-            if trainer.history[-1]["epoch"] == 2:
+        def on_refresh(self, trainer):
+            if trainer.epoch == 2:
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "EpochLines", Interrupting)
-    weights = tmp_path / "w.safetensors"
-    assert run("train", "--backend", "numpy", *QUICK, "--save", weights) == 1
-    assert capsys.readouterr().err == "d2ldrop train: error: Interrupted after 2 of 5 epochs.\n"
-    assert run("predict", "--backend", "numpy", "--weights", weights) == 0
+    assert run("train", "--backend", "numpy", *QUICK, *outputs(tmp_path)) == 130
+    assert capsys.readouterr().err == "d2ldrop train: ended by SIGINT after 2 of 5 epochs\n"
+    check_outputs(tmp_path, epochs=2)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_training_and_what_was_trained_is_written(name, tmp_path):
+    number, endless = getattr(signal, name), [*QUICK, "--epochs", "100000", "--checkpoint", str(tmp_path / "ck")]
+    command = [sys.executable, "-m", "d2ldrop", "train", "--backend", "numpy", *endless, *outputs(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not process.stdout.readline().startswith("epoch 2/"):
+        assert process.poll() is None
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + number
+    assert errors.count("\n") == 1
+    epochs = int(re.search(rf"ended by {name} after (\d+) of 100000 epochs", errors).group(1))
+    check_outputs(tmp_path, epochs)
+    assert (tmp_path / "ck" / f"epoch-{epochs:05}.safetensors").exists()
+
+
+def test_train_resumes_from_a_checkpoint(tmp_path, capsys):
+    command = ["train", "--backend", "numpy", *QUICK, "--checkpoint", tmp_path / "ck", "--resume"]
+    assert run(*command[:-3], "--save", tmp_path / "whole") == 0
+    assert run(*command, "--epochs", "2") == 0
+    capsys.readouterr()
+    assert run(*command, "--save", tmp_path / "resumed", "--history", tmp_path / "h.csv") == 0
+    shown = capsys.readouterr().out
+    assert "epoch 2/5" not in shown
+    assert "epoch 3/5" in shown
+    assert len((tmp_path / "h.csv").read_text().splitlines()) == 6
+    for name, value in d2ldrop.read_weights(tmp_path / "whole")[0].items():
+        np.testing.assert_array_equal(d2ldrop.read_weights(tmp_path / "resumed")[0][name], value)
+    assert run(*command[:-1]) == 1
+    assert "as this training begins anew" in capsys.readouterr().err
+    assert run("train", "--backend", "numpy", *QUICK, "--resume") == 1
+    assert "Expected --checkpoint DIR with --resume" in capsys.readouterr().err
+
+
+def test_divergence_ends_with_1_and_what_was_trained(d2l, tmp_path, capsys):
+    options = ["train", "--backend", d2l.name, *QUICK, "--lr", "1e9", *outputs(tmp_path)]
+    assert run(*options) == 1
+    shown = capsys.readouterr()
+    assert "diverged in epoch" in shown.err
+    assert shown.err.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "nothing was trained"
+
+
+@pytest.mark.parametrize("sink", ["closed pipe", "/dev/full"])
+def test_output_that_cannot_be_written_loses_nothing(sink, tmp_path):
+    command = [sys.executable, "-m", "d2ldrop", "train", "--backend", "numpy", *QUICK, *outputs(tmp_path)]
+    if sink == "closed pipe":
+        reader, handle = os.pipe()
+        os.close(reader)
+    else:
+        handle = os.open(sink, os.O_WRONLY)
+    done = subprocess.run(command, stdout=handle, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(handle)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "Standard output could not be written" in done.stderr
+    check_outputs(tmp_path, epochs=5)
+
+
+@pytest.mark.parametrize("failing", OUTPUTS)
+def test_each_output_is_written_whether_or_not_the_others_can_be(failing, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    places = {"--save": (commands, "save_weights"), "--history": (commands, "write_history")}
+    if failing in places:
+        monkeypatch.setattr(*places[failing], fail)
+    else:
+        monkeypatch.setattr("d2ldrop.plots.board.ProgressBoard.save", fail)
+    assert run("train", "--backend", "numpy", *QUICK, *outputs(tmp_path)) == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert "Could not write the" in shown.err
+    for option, name in OUTPUTS.items():
+        kept = option == "--history" or option != failing  # the history is written after each epoch as well
+        assert (tmp_path / name).exists() == kept
+
+
+def test_an_output_that_fails_during_training_ends_it_with_what_was_trained(tmp_path, monkeypatch, capsys):
+    def fail(self, trainer):
+        if trainer.epoch == 2:
+            raise OSError(28, "No space left on device", "h.json")
+
+    monkeypatch.setattr(commands.CSVLog, "on_epoch_end", fail)
+    assert run("train", "--backend", "numpy", *QUICK, *outputs(tmp_path)) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    check_outputs(tmp_path, epochs=3)
+
+
+def test_names_without_a_known_ending_are_refused_and_nothing_is_touched(tmp_path, capsys):
+    (tmp_path / "curves").write_text("mine")
+    for option, name in (("--plot", "curves"), ("--plot", "x.bmp"), ("--history", "x.txt")):
+        assert run("train", "--backend", "numpy", *QUICK, option, tmp_path / name) == 2
+        assert "expected a name that ends in" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    assert run("train", "--backend", "numpy", *QUICK, "--history", "/dev/null", "--quiet") == 0
+
+
+def test_the_number_of_epochs_and_the_widths_are_those_asked_for(tmp_path):
+    options = ["--epochs", "2", "--hidden-1", "5", "--hidden-2", "7", "--history", tmp_path / "h.csv"]
+    assert run("train", "--backend", "numpy", *QUICK, *options, "--save", tmp_path / "w") == 0
+    assert len((tmp_path / "h.csv").read_text().splitlines()) == 3
+    hparams = d2ldrop.read_weights(tmp_path / "w")[1]["hparams"]
+    assert (hparams["num_hiddens_1"], hparams["num_hiddens_2"]) == (5, 7)
+
+
+def test_predict_takes_another_model_or_other_data(trained, fashion_mnist, monkeypatch, capsys):
+    path, _ = trained
+    assert run("predict", "--backend", "numpy", "--weights", path, "--model", "concise") == 0
+    assert "numpy DropoutMLP on digits" in capsys.readouterr().out
+    monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
+    assert run("predict", "--backend", "numpy", "--weights", path, "--data", "fashion-mnist") == 1
+    assert "Expected inputs of 64 numbers each. Received: (1, 28, 28)" in capsys.readouterr().err
+
+
+def test_names_of_frameworks_and_no_command(d2l, capsys):
+    other = {"torch": "pytorch", "tf": "tensorflow"}.get(d2l.name, d2l.name)
+    assert run("train", "--backend", other, *QUICK, "--epochs", "1") == 0
+    assert f"{d2l.name} scratch: validation accuracy" in capsys.readouterr().out
+    assert run() == 2
+    assert "{train,predict,compare,bench,info}" in capsys.readouterr().out
 
 
 def test_train_rejects_a_missing_gpu(d2l, capsys):
@@ -225,16 +366,10 @@ def test_info_lists_backends_and_data(capsys):
     assert "devices: cpu" in shown
 
 
-def test_module_entry_point_and_closed_pipe():
+def test_module_entry_point():
     command = [sys.executable, "-m", "d2ldrop"]
     shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
     assert shown.count(".") == 2
-    train = [*command, "train", "--backend", "numpy", *QUICK]
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(train, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(writer)
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "compare", "bench"])

@@ -44,7 +44,7 @@ class Callback:
         """Call after each epoch; its metrics are in `trainer.history[-1]`. Set `trainer.should_stop` to end there."""
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Call when training ends, also by an error or an interrupt."""
+        """Call when training ends, also by an error or an interrupt; the last callback is called first."""
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what the callback needs from one epoch to the next, besides the history, for checkpoints."""
@@ -78,8 +78,10 @@ class EarlyStopping(Callback):
         self._resumed = False
 
     def on_fit_start(self, trainer: Training) -> None:
-        """Forget the weights of another training."""
+        """Forget the weights of another training; look at the history of one that was resumed."""
         self._best, self._resumed = self._best if self._resumed else None, False
+        if trainer.history:
+            self.on_epoch_end(trainer)
 
     def on_epoch_end(self, trainer: Training) -> None:
         """Compare with the best value so far, and stop after `patience` epochs without improvement."""

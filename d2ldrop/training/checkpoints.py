@@ -54,6 +54,7 @@ class Checkpoint(Callback):
     def __init__(self, folder: str | os.PathLike[str], every: int = 1, keep: int = 2, best: str | None = None):
         self.folder, self.best = Path(folder), best
         self.every, self.keep = positive("every", every), positive("keep", keep)
+        self._newest = 0  # the epoch of the newest checkpoint
 
     def on_fit_start(self, trainer: Training) -> None:
         """Make the folder, and see to it that no other training is overwritten."""
@@ -65,17 +66,25 @@ class Checkpoint(Callback):
                 f"Expected a folder without checkpoints, as this training begins anew. Received: {found[-1]}. "
                 f"Pass resume={str(self.folder)!r} to go on from it, or another folder."
             )
-        self.about = description(trainer)
+        self.about, self._newest = description(trainer), len(trainer.history)
 
     def on_epoch_end(self, trainer: Training) -> None:
-        """Write a checkpoint, and remove what is older than the newest ones."""
+        """Write a checkpoint if it is time, and remove what is older than the newest ones."""
         if self.best and epochs_since_best(trainer.history, self.best) == 0:
-            save_weights(trainer.model, self.folder / "best.safetensors", epoch=trainer.epoch + 1)
-        last = trainer.should_stop or trainer.epoch + 1 == trainer.max_epochs
-        if last or (trainer.epoch + 1) % self.every == 0:
-            save(trainer, self.folder / f"epoch-{trainer.epoch + 1:05}.safetensors", self.about)
-            for old in checkpoints_in(self.folder)[: -self.keep]:
-                old.unlink()
+            save_weights(trainer.model, self.folder / "best.safetensors", epoch=len(trainer.history))
+        if len(trainer.history) % self.every == 0:
+            self._write(trainer)
+
+    def on_fit_end(self, trainer: Training) -> None:
+        """Write a checkpoint of the last epoch, if there is none, and no other has begun."""
+        if self._newest < len(trainer.history) == trainer.epoch + 1:
+            self._write(trainer)
+
+    def _write(self, trainer: Training) -> None:
+        self._newest = len(trainer.history)
+        save(trainer, self.folder / f"epoch-{self._newest:05}.safetensors", self.about)
+        for old in checkpoints_in(self.folder)[: -self.keep]:
+            old.unlink()
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

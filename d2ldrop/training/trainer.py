@@ -4,6 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -176,8 +177,10 @@ class Trainer(HyperParameters):
                 if self.should_stop:
                     break
         finally:
-            self._call("on_fit_end")
-            model.board.finish()
+            with ExitStack() as ending:  # if one fails, the others are called all the same
+                ending.callback(model.board.finish)
+                for listener in self._listeners:
+                    ending.callback(listener.on_fit_end, self)
 
     def prepare_data(self, data: Any) -> None:
         """Take the loaders of a data module."""
