@@ -84,6 +84,29 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """Kill trainings 100 times in each backend, resume them, and compare the end with that of others, bit by bit."""
+    session.install(ALL, "-e", ".[all]")
+    session.run("python", "tests/kills.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Give 200,000 mutated files to each reader of files; only errors of this library may come out."""
+    session.install(EACH, *group("fuzz"), "-e", ".")
+    for reader in session.posargs or ("idx", "weights", "checkpoint"):
+        session.run("python", "tests/fuzz.py", reader)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look the tested versions up in the database of known vulnerabilities; it needs the network."""
+    session.install(*group("audit"))
+    for constraints in ("constraints.txt", "constraints-all.txt"):
+        session.run("pip-audit", "--no-deps", "--disable-pip", "-r", constraints, *session.posargs)
+
+
+@nox.session
 def trace(session: nox.Session) -> None:
     """Count how often shared code and each adapter call each other in a `fit` of one batch."""
     session.install(ALL, "-e", ".[all]")

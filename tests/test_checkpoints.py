@@ -1,14 +1,9 @@
 """Checkpoints: a training that was interrupted, at any moment, goes on as if it had not been."""
 
-import json
-import random
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 from helpers import fitted
+from kills import differences
 
 import d2ldrop
 from d2ldrop import Callback, Checkpoint, EarlyStopping, Trainer
@@ -83,51 +78,9 @@ def test_batches_of_a_loader_and_shared_masks_resume_as_well(d2l, small, tmp_pat
     assert results(resumed) == results(whole)
 
 
-SCRIPT = """
-import sys
-import d2ldrop
-from d2ldrop import Checkpoint, Trainer
-
-name, kind, folder, epochs = sys.argv[1:]
-d2l = d2ldrop.backend(name)
-model = getattr(d2l, kind)(num_outputs=10, num_hiddens_1=32, num_hiddens_2=16, dropout_1=0.25, dropout_2=0.5, lr=0.1)
-print("ready", flush=True)
-trainer = Trainer(int(epochs), seed=3, progress=False, callbacks=[Checkpoint(folder, best="val_loss")])
-trainer.fit(model, d2l.Digits(batch_size=100), resume=folder)
-"""
-
-
 @pytest.mark.skip_toy  # it is not registered in another process
 def test_a_process_killed_at_random_moments_ends_with_the_same_weights(d2l, tmp_path):
-    """Kill a training ten times, each time a little later, and resume it."""
-    chance, epochs, killed, whole = random.Random(0), 40, tmp_path / "killed", tmp_path / "whole"
-    script = [sys.executable, "-c", SCRIPT, d2l.name, "DropoutMLPScratch"]
-    kills = 0
-    while kills < 10:
-        process = subprocess.Popen([*script, str(killed), str(epochs)], stdout=subprocess.PIPE)
-        process.stdout.readline()  # it is about to begin
-        time.sleep(chance.uniform(0, 0.3))
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        if list(killed.glob(f"epoch-{epochs:05}*")):  # a fast machine: train longer
-            epochs += 40
-    for folder in (killed, whole):
-        subprocess.run([*script, str(folder), str(epochs)], check=True, stdout=subprocess.DEVNULL)
-    for name in (f"epoch-{epochs:05}.safetensors", "best.safetensors"):
-        (arrays, about), (expected, about_whole) = (d2ldrop.read_weights(folder / name) for folder in (killed, whole))
-        assert arrays.keys() == expected.keys()
-        for key, value in arrays.items():
-            np.testing.assert_array_equal(value, expected[key], err_msg=key)
-        assert losses(about) == losses(about_whole)
-    assert not list(killed.glob(".*")), "temporary files of killed processes are removed"
-
-
-def losses(about):
-    """Return the history in a checkpoint's metadata, without times."""
-    rows = json.loads(about.get("checkpoint", "{}")).get("history", [])
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+    assert differences(d2l.name, kills=10, folder=tmp_path) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one bit", "empty", "header"])

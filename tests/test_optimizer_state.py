@@ -104,13 +104,20 @@ def test_an_optimizer_state_is_a_copy(d2l, samples):
 
 @pytest.mark.only_tf
 @pytest.mark.only_mxnet
-def test_an_optimizer_by_hand_has_no_state(d2l, samples):
+def test_the_state_of_an_optimizer_by_hand_is_in_its_attributes(d2l, samples):
     class Model(d2l.SoftmaxRegression):
         def configure_optimizers(self):
-            return d2l.SGD(self.parameters(), self.lr) if d2l.name == "mxnet" else d2l.SGD(self.lr)
+            optim = d2l.SGD(self.parameters(), self.lr) if d2l.name == "mxnet" else d2l.SGD(self.lr)
+            optim.memory = {"velocity": [d2l.ones((2, 3))], "steps": 7, "name": "by hand", "nesterov": True}
+            return optim
 
     model = Model(num_outputs=10, lr=0.1)
     d2l.backend.build(model, (samples[0][:2],), d2l.cpu())
     state = d2l.backend.init_state(model, 0)
-    assert d2l.backend.optimizer_state(state) == {}
-    d2l.backend.set_optimizer_state(state, {})
+    saved = d2l.backend.optimizer_state(state)
+    assert saved.keys() == {"lr", "memory.velocity.0", "memory.steps"}
+    changed = {name: value + 1 for name, value in saved.items()}
+    state = d2l.backend.set_optimizer_state(state, changed)
+    assert state.optim.memory["steps"] == 8
+    for name, value in d2l.backend.optimizer_state(state).items():
+        np.testing.assert_array_equal(value, changed[name])

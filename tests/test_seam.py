@@ -103,7 +103,7 @@ def test_every_error_is_a_d2ldrop_error_and_a_builtin_one():
     errors = [getattr(d2ldrop, name) for name in d2ldrop.__all__ if name.endswith("Error")]
     for error in errors:
         assert issubclass(error, d2ldrop.D2LDropError)
-        builtin = (ValueError, TypeError, ImportError, FileNotFoundError, RuntimeError)
+        builtin = (ValueError, TypeError, ImportError, FileNotFoundError, RuntimeError, ArithmeticError)
         assert error is d2ldrop.D2LDropError or issubclass(error, builtin)
 
 
@@ -134,7 +134,10 @@ def test_array_vocabulary_of_the_book(d2l):
 @pytest.mark.only_torch
 @pytest.mark.only_jax
 def test_shared_code_and_adapters_rarely_call_each_other(d2l):
-    """They do so to build, to train, to evaluate, for randomness, and to call methods that a reader may override."""
+    """They do so to build, to train, to evaluate, for randomness, and to call methods that a reader may override.
+
+    And to copy the weights at the start and after the epoch, a call for each of six parameters and three more.
+    """
     crossings, _ = trace(d2l.name)
-    assert crossings["shared to adapter"] <= 18
-    assert crossings["adapter to shared"] <= 9
+    assert crossings["shared to adapter"] <= 18 + 2 * 9
+    assert crossings["adapter to shared"] <= (9 if d2l.name == "torch" else 20)  # each copy of a JAX model is checked

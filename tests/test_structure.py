@@ -107,3 +107,23 @@ def test_a_lesson_is_short_and_begins_with_dropout(adapter):
     assert defined[0] == "dropout_layer"
     expected = {"Module", "Classifier", "SGD", "SoftmaxRegression", "DropoutMLPScratch", "DropoutMLP"}
     assert expected <= {*defined} | {name.rpartition(".")[2] for name in imported(TREES[lesson])}
+
+
+FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_nothing_that_is_read_can_run_code(module):
+    """No module unpickles, evaluates text, or starts a shell; `joblib` and `copy` may do so with what users give them."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call):
+            called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            on_module = isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name)
+            owner = node.func.value.id if on_module else ""
+            assert called not in {"exec", "__import__"} or owner, (module, node.lineno)
+            assert called != "eval" or owner, (module, node.lineno)  # a method may have that name
+            assert (owner, called) not in {("os", "system"), ("os", "popen")}, (module, node.lineno)
+            assert not any(
+                word.arg in ("shell", "allow_pickle") and getattr(word.value, "value", True) for word in node.keywords
+            ), (module, node.lineno)
+    assert not {name.partition(".")[0] for name in imported(TREES[module])} & FORBIDDEN
