@@ -5,6 +5,7 @@
 
 import tempfile
 from pathlib import Path
+from zipfile import ZipFile
 
 import nox
 
@@ -149,6 +150,9 @@ def build(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder:
         session.run("python", "-m", "build", "--outdir", folder)
         (wheel,) = Path(folder).glob("*.whl")
+        stray = [name for name in ZipFile(wheel).namelist() if not name.startswith(("d2ldrop/", "d2ldrop-"))]
+        if stray:
+            session.error(f"The wheel holds more than the package: {stray}")
         session.install(EACH, str(wheel))
         session.cd(folder)
         session.run("python", "-c", "import d2ldrop; print(d2ldrop.__file__, d2ldrop.available())")

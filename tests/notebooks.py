@@ -66,6 +66,7 @@ def test_runs_from_top_to_bottom(path, parameters, tmp_path, request):
 def test_dropout_notebook_uses_digits_without_data_and_network(tmp_path, monkeypatch):
     for name, value in {
         "D2LDROP_DATA": str(tmp_path),
+        "KERAS_HOME": str(tmp_path),
         "XDG_CACHE_HOME": str(tmp_path),
         "MPLCONFIGDIR": matplotlib.get_cachedir(),  # otherwise it would be in XDG_CACHE_HOME
         "HTTPS_PROXY": "http://127.0.0.1:9",

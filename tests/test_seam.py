@@ -17,7 +17,19 @@ def run(code: str) -> str:
 
 
 def test_import_loads_no_framework_and_no_matplotlib():
-    heavy = {"torch", "tensorflow", "keras", "jax", "flax", "optax", "mxnet", "matplotlib", "sklearn", "rich", "pooch"}
+    heavy = {
+        "torch",
+        "tensorflow",
+        "keras",
+        "jax",
+        "flax",
+        "optax",
+        "mxnet",
+        "matplotlib",
+        "sklearn",
+        "rich",
+        "safetensors",
+    }
     loaded = run("import sys, d2ldrop; d2ldrop.available(); print(*sys.modules)").split()
     assert not heavy & {name.partition(".")[0] for name in loaded if name.partition(".")[0] != "d2ldrop"}
 
