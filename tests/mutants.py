@@ -85,14 +85,14 @@ MUTANTS = {
     ),
     "EarlyStopping with the sign turned": Mutant(
         "training/callbacks.py",
-        'value = -row[self.monitor] if self.monitor.endswith("acc")',
-        'value = -row[self.monitor] if not self.monitor.endswith("acc")',
+        'sign = -1 if monitor.endswith("acc")',
+        'sign = -1 if not monitor.endswith("acc")',
         "test_callbacks.py::test_early_stopping_waits_for_an_improvement",
     ),
     "min_delta ignored": Mutant(
         "training/callbacks.py",
-        "self.best - self.min_delta",
-        "self.best",
+        "value < best - min_delta",
+        "value < best",
         "test_callbacks.py::test_early_stopping_counts_only_changes_above_min_delta",
     ),
     "digits for validation that are trained on": Mutant(
@@ -103,8 +103,8 @@ MUTANTS = {
     ),
     "arrays for validation that are trained on": Mutant(
         "data/modules.py",
-        "Split(train.X[cut:], train.y[cut:])",
-        "Split(train.X[:2], train.y[:2])",
+        "(order[:cut], order[cut:])",
+        "(order[:cut], order[:2])",
         "test_data.py::test_no_sample_is_both_for_training_and_for_validation",
     ),
     "evaluate_accuracy as a mean of batch means": Mutant(
@@ -191,7 +191,7 @@ MUTANTS = {
     ),
     "evaluate trains on what it was given": Mutant(
         "training/trainer.py",
-        "view = copy.copy(self)",
+        "view = object.__new__(type(self))",
         "view = self",
         "test_evaluation.py::test_evaluation_in_a_callback_changes_nothing_of_a_training",
     ),
@@ -246,8 +246,8 @@ MUTANTS = {
     ),
     "EarlyStopping compares with the last value, not the best": Mutant(
         "training/callbacks.py",
-        "        else:\n            self.waited += 1",
-        "        else:\n            self.best = value\n            self.waited += 1",
+        "else (best, waited + 1)",
+        "else (value, waited + 1)",
         "test_callbacks.py::test_early_stopping_waits_for_an_improvement",
     ),
     "a threshold that is off by one (JAX)": Mutant(
@@ -270,6 +270,103 @@ MUTANTS = {
         "        whole",
         "test_callbacks.py::test_training_continues_from_weights_set_in_a_callback",
         "jax",
+    ),
+    "labels without an output": Mutant(
+        "training/checks.py",
+        "if largest >= outputs:",
+        "if False:",
+        "test_validation.py::test_labels_without_an_output_are_refused",
+    ),
+    "nan among the samples": Mutant(
+        "data/modules.py",
+        "not np.isfinite(X).all()",
+        "False",
+        "test_validation.py::test_samples_that_are_not_finite_are_refused",
+    ),
+    "validation without regard to classes": Mutant(
+        "data/modules.py",
+        'return by_class[np.argsort(place, kind="stable")]',
+        "return shuffled",
+        "test_validation.py::test_validation_has_its_part_of_each_class",
+    ),
+    "pixels of other integer types are not scaled": Mutant(
+        "data/modules.py",
+        "return X.astype(np.uint8)",
+        "return X.astype(np.float32)",
+        "test_validation.py::test_the_same_pixels_in_other_forms_are_the_same",
+    ),
+    "weights that are nan": Mutant(
+        "training/trainer.py",
+        "if not np.isfinite(value).all()), None)",
+        "if False), None)",
+        "test_divergence.py::test_weights_that_are_not_finite_are_found_where_the_loss_is",
+        "mxnet",
+    ),
+    "weights from the middle of an epoch after an interrupt": Mutant(
+        "training/trainer.py",
+        "self.backend.assign(self.model, self._kept)",
+        "pass",
+        "test_divergence.py::test_after_an_interrupt_the_weights_are_those_of_the_last_row",
+    ),
+    "the optimiser's memory is not resumed": Mutant(
+        "training/checkpoints.py",
+        'trainer.state = trainer.backend.set_optimizer_state(trainer.state, part_of(arrays, "optimizer"))',
+        "pass",
+        "test_checkpoints.py::test_resumed_training_is_bit_identical",
+    ),
+    "randomness is not resumed": Mutant(
+        "training/checkpoints.py",
+        'trainer.entropy, (trainer.train_batch_idx, trainer.val_batch_idx) = saved["entropy"], saved["batches"]',
+        "pass",
+        "test_checkpoints.py::test_resumed_training_without_a_seed_is_bit_identical",
+    ),
+    "a damaged checkpoint is used": Mutant(
+        "training/checkpoints.py",
+        'about.get("checksum") != checksum_of(body, arrays)',
+        "False",
+        "test_checkpoints.py::test_a_damaged_checkpoint_is_named_and_passed_over",
+    ),
+    "a checkpoint of another training is used": Mutant(
+        "training/checkpoints.py",
+        "if differing:",
+        "if False:",
+        "test_checkpoints.py::test_a_checkpoint_of_another_training_is_refused_with_the_difference",
+    ),
+    "all checkpoints are kept": Mutant(
+        "training/checkpoints.py",
+        "old.unlink()",
+        "pass",
+        "test_checkpoints.py::test_which_checkpoints_are_kept",
+    ),
+    "the best weights are not given back": Mutant(
+        "training/callbacks.py",
+        "if self._best is not None:",
+        "if False:",
+        "test_checkpoints.py::test_the_best_weights_are_kept_and_given_back",
+    ),
+    "pickles hold samples": Mutant(
+        "numpy/layers.py",
+        'transient = ("X", "dW", "db")',
+        "transient = ()",
+        "test_copies.py::test_pickles_hold_no_data",
+    ),
+    "signals are not handled": Mutant(
+        "cli/running.py",
+        'for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]',
+        "for name in ()]",
+        "test_cli.py::test_a_signal_ends_training_and_what_was_trained_is_written",
+    ),
+    "an output that fails keeps the others from being written": Mutant(
+        "cli/commands.py",
+        "            except Exception as error:\n                failures",
+        "            except ZeroDivisionError as error:\n                failures",
+        "test_cli.py::test_each_output_is_written_whether_or_not_the_others_can_be",
+    ),
+    "output that cannot be written ends training": Mutant(
+        "cli/running.py",
+        "except OSError as error:",
+        "except ZeroDivisionError as error:",
+        "test_cli.py::test_output_that_cannot_be_written_loses_nothing",
     ),
 }
 
