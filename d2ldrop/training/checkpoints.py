@@ -81,8 +81,9 @@ class Checkpoint(Callback):
             self._write(trainer)
 
     def _write(self, trainer: Training) -> None:
-        self._newest = len(trainer.history)
-        save(trainer, self.folder / f"epoch-{self._newest:05}.safetensors", self.about)
+        done = len(trainer.history)
+        save(trainer, self.folder / f"epoch-{done:05}.safetensors", self.about)
+        self._newest = done  # not before: an interrupt may come at any moment
         for old in checkpoints_in(self.folder)[: -self.keep]:
             old.unlink()
 
