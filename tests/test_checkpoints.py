@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(small, tmp_path, damage):
     with pytest.warns(UserWarning, match="damaged checkpoint.*epoch-00003"):
         resumed.fit(d2l.DropoutMLPScratch(**small), d2l.Digits(), resume=tmp_path)
     assert results(resumed) == results(whole)
-    for each in tmp_path.glob("*"):
+    for each in tmp_path.glob("epoch-*"):
         each.write_bytes(b"")
     with pytest.warns(UserWarning, match="damaged"), pytest.raises(d2ldrop.CheckpointError, match="damaged ones alone"):
         resumed.fit(d2l.DropoutMLPScratch(**small), d2l.Digits(), resume=tmp_path)
@@ -153,7 +153,11 @@ def test_another_backend_is_refused(small, tmp_path):
 def test_which_checkpoints_are_kept(small, tmp_path):
     d2l = d2ldrop.backend("numpy")
     fitted(d2l, small, epochs=7, callbacks=[Checkpoint(tmp_path / "a", every=2, keep=3)])
-    assert [path.stem for path in sorted((tmp_path / "a").iterdir())] == ["epoch-00004", "epoch-00006", "epoch-00007"]
+    assert [path.stem for path in sorted((tmp_path / "a").glob("*.safetensors"))] == [
+        "epoch-00004",
+        "epoch-00006",
+        "epoch-00007",
+    ]
     with pytest.raises(d2ldrop.CheckpointError, match="without checkpoints, as this training begins anew"):
         fitted(d2l, small, callbacks=[Checkpoint(tmp_path / "a")])
     with pytest.raises(d2ldrop.ArgumentError, match="resume to be a folder"):
@@ -166,6 +170,35 @@ def test_which_checkpoints_are_kept(small, tmp_path):
     trainer = Trainer(2, seed=0, progress=False)
     trainer.fit(d2l.DropoutMLPScratch(**small), d2l.Digits(), resume=tmp_path / "empty")  # begins anew
     assert len(trainer.history) == 2
+
+
+def test_a_folder_is_used_by_one_training_at_a_time_and_what_else_is_in_it_stays(small, tmp_path):
+    d2l = d2ldrop.backend("numpy")
+    (tmp_path / ".mine.safetensors").write_text("mine")
+
+    class Second(Callback):
+        def on_epoch_end(self, trainer):
+            with pytest.raises(d2ldrop.CheckpointError, match="no other training uses"):
+                fitted(d2l, small, callbacks=[Checkpoint(tmp_path)])
+
+    fitted(d2l, small, callbacks=[Checkpoint(tmp_path), Second()])
+    assert (tmp_path / ".mine.safetensors").read_text() == "mine"
+
+
+def test_the_state_of_callbacks_is_found_by_their_class(small, tmp_path):
+    d2l = d2ldrop.backend("numpy")
+    stop = EarlyStopping(restore_best=True, patience=9)
+    fitted(d2l, small, callbacks=[stop, Checkpoint(tmp_path)])
+    other, log = EarlyStopping(restore_best=True, patience=9), Callback()
+    trainer = Trainer(1, seed=0, progress=False, callbacks=[log, other])
+    trainer.fit(d2l.DropoutMLPScratch(**small), d2l.Digits(), resume=tmp_path)
+    assert same(other.state(), stop.state())
+    with pytest.raises(d2ldrop.CheckpointError, match="Missing: EarlyStopping"):
+        Trainer(1, seed=0, progress=False).fit(d2l.DropoutMLPScratch(**small), d2l.Digits(), resume=tmp_path)
+
+
+def same(arrays, others):
+    return arrays.keys() == others.keys() and all(np.array_equal(arrays[name], others[name]) for name in arrays)
 
 
 class Weights(Callback):

@@ -244,6 +244,19 @@ def test_a_signal_ends_training_and_what_was_trained_is_written(name, tmp_path):
     assert (tmp_path / "ck" / f"epoch-{epochs:05}.safetensors").exists()
 
 
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    """As `nohup` starts programs."""
+    code = "import signal, sys; from d2ldrop.cli.main import main; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+    arguments = ["train", "--backend", "numpy", *QUICK, "--epochs", "30"]
+    command = [sys.executable, "-c", f"{code}sys.exit(main(sys.argv[1:]))", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while not process.stdout.readline().startswith("epoch 2/"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGHUP)
+    assert "epoch 30/30" in process.communicate()[0]
+    assert process.returncode == 0
+
+
 def test_train_resumes_from_a_checkpoint(tmp_path, capsys):
     command = ["train", "--backend", "numpy", *QUICK, "--checkpoint", tmp_path / "ck", "--resume"]
     assert run(*command[:-3], "--save", tmp_path / "whole") == 0
@@ -258,8 +271,12 @@ def test_train_resumes_from_a_checkpoint(tmp_path, capsys):
         np.testing.assert_array_equal(d2ldrop.read_weights(tmp_path / "resumed")[0][name], value)
     assert run(*command[:-1]) == 1
     assert "as this training begins anew" in capsys.readouterr().err
-    assert run("train", "--backend", "numpy", *QUICK, "--resume") == 1
-    assert "Expected --checkpoint DIR with --resume" in capsys.readouterr().err
+    assert run("train", "--backend", "numpy", *QUICK, "--resume") == 2
+    assert "--resume needs --checkpoint DIR" in capsys.readouterr().err
+    assert (
+        run("train", "--backend", "numpy", *QUICK, "--save", tmp_path / "a.csv", "--history", tmp_path / "a.csv") == 1
+    )
+    assert "a file each" in capsys.readouterr().err
 
 
 def test_divergence_ends_with_1_and_what_was_trained(d2l, tmp_path, capsys):

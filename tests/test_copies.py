@@ -33,6 +33,16 @@ def test_copies_predict_and_train_like_the_original(d2l, small, kind, way):
     np.testing.assert_array_equal(again.predict(X), other.predict(X))
 
 
+def test_copies_have_attributes_that_are_no_hyperparameters(d2l, small):
+    if d2l.name == "jax":
+        pytest.skip("a module of Flax has fields alone")
+    model = d2l.DropoutMLP(**small)
+    model.note = "mine"
+    model.lr = 0.7
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert (copied.note, copied.lr) == ("mine", 0.7)
+
+
 def test_pickles_hold_no_data(d2l, small):
     trainer, model = fitted(d2l, small)
     for thing in (trainer, model):

@@ -134,15 +134,40 @@ def test_predict_takes_what_fit_takes(d2l, small):
     np.testing.assert_allclose(trainer.predict(X.astype(np.float16)), expected, atol=0.05)
     np.testing.assert_allclose(trainer.predict(X[3]), expected[3:4], rtol=1e-5, atol=1e-6)
     assert trainer.predict(X[:0]).shape == (0, 10)
-    pixels = (X * 255).astype(np.uint8)
-    np.testing.assert_array_equal(trainer.predict(pixels.astype(np.int64)), trainer.predict(pixels))
+    np.testing.assert_array_equal(trainer.predict(np.rint(X).astype(int)), trainer.predict(np.rint(X)))  # no pixels
     for wrong, message in (
         (X.astype(complex), "X to hold numbers"),
-        (np.full((2, 1, 8, 8), 300), "pixels, 0 to 255"),
         (np.zeros((3, 7)), r"X to hold samples .*Received: \(3, 7\)"),
     ):
         with pytest.raises(d2ldrop.DataError, match=message):
             trainer.predict(wrong)
+
+
+def test_integers_are_pixels_in_predict_where_they_were_in_fit(d2l, small):
+    pixels = (d2l.Digits().split(True).X * 255).astype(np.uint8)
+    trainer, _ = fitted(d2l, small, data=d2l.ArrayData(pixels, d2l.Digits().split(True).y))
+    np.testing.assert_array_equal(trainer.predict(pixels[:9].astype(np.int64)), trainer.predict(pixels[:9]))
+    with pytest.raises(d2ldrop.DataError, match="pixels, 0 to 255"):
+        trainer.predict(np.full((2, 1, 8, 8), 300))
+
+
+def test_the_first_batch_of_a_readers_own_loader_is_checked(d2l, small):
+    class Loaded(d2l.DataModule):
+        def __init__(self, batches):
+            self.batches, self.batch_size = batches, 4
+
+        def get_dataloader(self, train):
+            return self.batches
+
+    X, y = np.zeros((4, 1, 8, 8), np.float32), np.arange(4)
+    for batches, message in (
+        ([], "at least one batch"),
+        ([(np.full_like(X, np.nan), y)], "Expected inputs that are finite"),
+        ([(X, y + 9)], "Expected labels below 10"),
+    ):
+        own = [tuple(map(d2l.array, batch)) for batch in batches]
+        with pytest.raises(d2ldrop.DataError, match=message):
+            Trainer(1, progress=False).fit(d2l.DropoutMLPScratch(**small), Loaded(own))
 
 
 def test_validation_has_its_part_of_each_class(d2l):

@@ -46,7 +46,8 @@ def writable(*endings: str) -> Callable[[str], Path]:
             check_writable(text)
         except ArgumentError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
-        if endings and Path(text).suffix not in endings and not Path(text).is_char_device():
+        stream = Path(text).is_char_device() or Path(text).is_fifo()
+        if endings and Path(text).suffix not in endings and not stream:
             raise argparse.ArgumentTypeError(f"expected a name that ends in {', '.join(endings)}, received {text!r}")
         return Path(text)
 

@@ -33,8 +33,9 @@ BATCH_SIZES = {"fashion-mnist": 256, "digits": 16}  # 256 would leave the digits
 
 def train(args: argparse.Namespace) -> None:
     """Train a model, and write what was asked for; whatever ends training, what was trained is written."""
-    if args.resume and not args.checkpoint:
-        raise UsageError("Expected --checkpoint DIR with --resume. Received none.")
+    paths = [path.resolve() for path in (args.save, args.plot, args.history) if path and not path.is_char_device()]
+    if len({*paths}) < len(paths):
+        raise UsageError("Expected a file each for --save, --plot and --history. Received the same twice.")
     report = Report(args.quiet)
     backend = get_backend(args.backend)
     num_gpus = gpus(backend, args.device)

@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     commands = parser()
     args = commands.parse_args(argv)
+    if getattr(args, "resume", False) and not args.checkpoint:
+        commands.error("--resume needs --checkpoint DIR")
     if args.command is None:
         commands.print_help()
         return 2
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has closed the pipe
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - held until the process ends
         return 1
-    except (D2LDropError, OSError) as error:
+    except (D2LDropError, OSError, MemoryError) as error:
         if args.debug:
             raise
         print(f"d2ldrop {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -59,9 +59,11 @@ def _handled(names: list[str], handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {name: signal.signal(getattr(signal, name), handler) for name in names}
+    numbers = [getattr(signal, name) for name in names]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for name, old in before.items():
-            signal.signal(getattr(signal, name), old)
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -11,6 +11,7 @@ from d2ldrop.data.modules import (
     ImageData,
     Split,
     as_floats,
+    on_host,
     samples,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "Split",
     "as_floats",
     "data_classes",
+    "on_host",
     "read_idx",
     "samples",
 ]

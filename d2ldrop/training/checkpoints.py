@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,23 @@ class Checkpoint(Callback):
         self.folder, self.best = Path(folder), best
         self.every, self.keep = positive("every", every), positive("keep", keep)
         self._newest = 0  # the epoch of the newest checkpoint
+        self._lock: Any = None
 
     def on_fit_start(self, trainer: Training) -> None:
         """Make the folder, and see to it that no other training is overwritten."""
+        from filelock import FileLock, Timeout
+
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".*.safetensors"):  # temporary files of a process that was killed
-            left.unlink()
-        if not trainer.history and (found := checkpoints_in(self.folder)):
+        self._lock = FileLock(self.folder / "training.lock")  # a process that is killed lets go of it
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise CheckpointError(f"Expected a folder that no other training uses. Received: {self.folder}") from error
+        for pattern in (".epoch-*-*.safetensors", ".best-*.safetensors"):
+            for left in self.folder.glob(pattern):  # temporary files of a process that was killed
+                left.unlink()
+        found = [*checkpoints_in(self.folder), *self.folder.glob("best.safetensors")]
+        if not trainer.history and found:
             raise CheckpointError(
                 f"Expected a folder without checkpoints, as this training begins anew. Received: {found[-1]}. "
                 f"Pass resume={str(self.folder)!r} to go on from it, or another folder."
@@ -77,8 +87,13 @@ class Checkpoint(Callback):
 
     def on_fit_end(self, trainer: Training) -> None:
         """Write a checkpoint of the last epoch, if there is none, and no other has begun."""
-        if self._newest < len(trainer.history) == trainer.epoch + 1:
-            self._write(trainer)
+        try:
+            if self._newest < len(trainer.history) == trainer.epoch + 1:
+                self._write(trainer)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     def _write(self, trainer: Training) -> None:
         done = len(trainer.history)
@@ -86,6 +101,12 @@ class Checkpoint(Callback):
         self._newest = done  # not before: an interrupt may come at any moment
         for old in checkpoints_in(self.folder)[: -self.keep]:
             old.unlink()
+
+
+def named(callbacks: Sequence[Callback]) -> list[tuple[str, Callback]]:
+    """Return callbacks with the names of their classes, and a number where there are several of a class."""
+    kinds = [type(callback).__name__ for callback in callbacks]
+    return [(f"{kind}{kinds[:k].count(kind) or ''}", callbacks[k]) for k, kind in enumerate(kinds)]
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -121,8 +142,8 @@ def save(trainer: Training, path: Path, about: Mapping[str, Any]) -> None:
     """Write a checkpoint."""
     arrays = {f"weights.{name}": value for name, value in trainer.backend.get_weights(trainer.model).items()}
     arrays |= {f"optimizer.{name}": value for name, value in trainer.backend.optimizer_state(trainer.state).items()}
-    for k, callback in enumerate(trainer.callbacks):
-        arrays |= {f"callback{k}.{name}": value for name, value in callback.state().items()}
+    for owner, callback in named(trainer.callbacks):
+        arrays |= {f"{owner}.{name}": value for name, value in callback.state().items()}
     body = json.dumps(
         {
             "about": about,
@@ -151,7 +172,7 @@ def restore(trainer: Any, folder: str | os.PathLike[str]) -> None:
         try:
             arrays, saved = read(path)
             break
-        except WeightsError as error:
+        except (WeightsError, OSError) as error:
             warnings.warn(f"A damaged checkpoint is passed over: {error}", stacklevel=3)
     else:
         if found:
@@ -168,8 +189,12 @@ def restore(trainer: Any, folder: str | os.PathLike[str]) -> None:
         warnings.warn(f"{path} was written with other versions, so results may differ slightly", stacklevel=3)
     trainer.backend.set_weights(trainer.model, part_of(arrays, "weights"))
     trainer.state = trainer.backend.set_optimizer_state(trainer.state, part_of(arrays, "optimizer"))
-    for k, callback in enumerate(trainer.callbacks):
-        callback.load_state(part_of(arrays, f"callback{k}"))
+    callbacks = dict(named(trainer.callbacks))
+    owners = {name.partition(".")[0] for name in arrays} - {"weights", "optimizer"}
+    if missing := owners - {*callbacks}:
+        raise CheckpointError(f"Expected the callbacks that {path} has the state of. Missing: {', '.join(missing)}")
+    for owner, callback in callbacks.items():
+        callback.load_state(part_of(arrays, owner))
     trainer.history, trainer.should_stop = saved["history"], saved["stopped"]
     trainer.entropy, (trainer.train_batch_idx, trainer.val_batch_idx) = saved["entropy"], saved["batches"]
     for row in trainer.history:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from d2ldrop.backend import Array, Numbers
-from d2ldrop.data import ArrayData, DataModule, samples
+from d2ldrop.data import ArrayData, DataModule, on_host, samples
 from d2ldrop.errors import ArgumentError, DataError, DivergedError
 from d2ldrop.training.callbacks import Callback
 from d2ldrop.training.module import BaseClassifier, BaseModule
@@ -65,10 +65,7 @@ def check_labels(model: Any, data: DataModule, parts: Iterable[bool]) -> None:
         return
     largest = max(int(data.split(train).y.max()) for train in parts)
     if largest >= outputs:
-        raise DataError(
-            f"Expected labels below {outputs}, the number of the model's outputs. Received labels up to {largest}: "
-            f"make the model with num_outputs={largest + 1}."
-        )
+        raise DataError(_too_few(outputs, largest))
 
 
 def inputs_of(given: Array, model: BaseModule, data: Any) -> np.ndarray:
@@ -79,10 +76,12 @@ def inputs_of(given: Array, model: BaseModule, data: Any) -> np.ndarray:
     DataError
         If they do not hold real numbers, or have another number of elements than one of the chapter's models needs.
     """
-    X: np.ndarray = samples(given)
-    if not isinstance(data, ArrayData):
+    X: np.ndarray = on_host(given)
+    if isinstance(data, ArrayData) and data.split(True).X.dtype != np.uint8 and X.dtype.kind in "iu":
+        X = X if X.dtype == np.uint8 else X.astype(np.float32)  # in training they were no pixels, either
+    X, expected = samples(X), model.input_shape
+    if expected is None:
         return X
-    expected = data.split(True, model.backend.channels_last).X.shape[1:]
     if X.shape == expected:
         X = X[np.newaxis]
     if math.prod(X.shape[1:]) == math.prod(expected):
@@ -90,6 +89,33 @@ def inputs_of(given: Array, model: BaseModule, data: Any) -> np.ndarray:
     if model.host_init:
         raise DataError(f"Expected X to hold samples {expected}, as in training. Received: {X.shape}")
     return X
+
+
+def check_batch(model: Any, batch: Any) -> Any:
+    """Return the first batch of a loader of the reader's own, if it can be trained on.
+
+    Raises
+    ------
+    DataError
+        If there is none, if something in it is nan or infinite, or if a classifier has no output for a label.
+    """
+    if batch is None:
+        raise DataError("Expected at least one batch from the data's loaders. Received none.")
+    *inputs, labels = map(on_host, batch)
+    if any(X.dtype.kind == "f" and not np.isfinite(X).all() for X in inputs):
+        raise DataError("Expected inputs that are finite. Received nan or inf in the first batch.")
+    outputs = getattr(model, "num_outputs", None)
+    integers = labels.dtype.kind in "iu" and labels.size
+    if isinstance(model, BaseClassifier) and isinstance(outputs, int) and integers and labels.max() >= outputs:
+        raise DataError(_too_few(outputs, int(labels.max())))
+    return batch
+
+
+def _too_few(outputs: int, largest: int) -> str:
+    return (
+        f"Expected labels below {outputs}, the number of the model's outputs. Received labels up to {largest}: "
+        f"make the model with num_outputs={largest + 1}."
+    )
 
 
 def check_finite(prefix: str, numbers: Numbers, done: int, trainer: Any) -> None:

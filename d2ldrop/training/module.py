@@ -140,17 +140,38 @@ class BaseModule(HyperParameters):
 def by_weights(model: Any) -> tuple[Any, ...]:
     """Return how a model is made again, for copies and pickles where those of the framework's own objects do not work.
 
-    It is made from its class and hyperparameters, and gets its weights.
+    It is made from its class and hyperparameters, and gets its numbers, texts and weights.
     """
     weights = model.backend.get_weights(model) if model.backend.is_built(model) else None
-    return remade, (type(model), dict(getattr(model, "hparams", {})), weights, model.input_shape)
+    kept = (bool, int, float, str, np.number, type(None))
+    plain = {name: value for name, value in vars(model).items() if isinstance(value, kept) and not name.startswith("_")}
+    return remade, (type(model), dict(getattr(model, "hparams", {})), plain, weights, model.input_shape)
 
 
 def remade(
-    kind: Any, hparams: Mapping[str, Any], weights: Mapping[str, np.ndarray] | None, input_shape: tuple[int, ...] | None
+    kind: Any,
+    hparams: Mapping[str, Any],
+    plain: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray] | None,
+    input_shape: tuple[int, ...] | None,
 ) -> Any:
-    """Return a model from what `by_weights` found."""
-    model = kind(**hparams)
+    """Return a model from what `by_weights` found.
+
+    Raises
+    ------
+    UsageError
+        If the class cannot be called with the hyperparameters.
+    """
+    try:
+        model = kind(**hparams)
+    except TypeError as error:
+        raise UsageError(
+            f"Expected {kind.__name__} to keep its arguments by save_hyperparameters(), so that it can be made again "
+            f"in a copy. Received {error}"
+        ) from error
+    for name, value in plain.items():
+        if getattr(model, name, None) != value:
+            setattr(model, name, value)
     if input_shape is not None:
         model.backend.build(model, (np.zeros((1, *input_shape), np.float32),), model.backend.cpu())
         model.input_shape = input_shape

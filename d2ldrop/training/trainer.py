@@ -20,6 +20,7 @@ from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device, parts_of
 from d2ldrop.training.callbacks import Callback
 from d2ldrop.training.checkpoints import Checkpoint, restore
 from d2ldrop.training.checks import (
+    check_batch,
     check_finite,
     check_labels,
     checked_callbacks,
@@ -198,16 +199,17 @@ class Trainer(HyperParameters):
         self._streams = streams(self.backend.entropy() if self.seed is None else self.seed)
         self._resident = self._is_resident()
         with self.backend.isolated():
+            inputs = self._example_inputs(train=True)
             self.backend.build(
                 model,
-                self._example_inputs(train=True),
+                inputs,
                 self.device,
                 seed=key if key is not None else integer(self._streams.weights),
                 draw=partial(initial_weights, stream=self._streams.weights) if model.host_init else None,
             )
             self.state = self.backend.init_state(model, integer(self._streams.dropout))
         self._masks = np.random.Generator(np.random.Philox(self._streams.dropout)) if self.shared_masks else None
-        model.input_shape = tuple(self._example_inputs(train=True)[0].shape[1:])
+        model.input_shape = tuple(inputs[0].shape[1:])
         if self._resident:
             placed = on_device(self.data, self.backend, self.device, (True, False))
             self._train_data, self._val_data = placed[:2], placed[2:]
@@ -342,7 +344,8 @@ class Trainer(HyperParameters):
         """Return inputs from which the model can take the shapes of its parameters."""
         if self._resident:
             return (as_floats(self.data.split(train, self.backend.channels_last).X[:2]),)
-        return self.prepare_batch(next(iter(self.train_dataloader if train else self.val_dataloader)))[:-1]
+        batch = check_batch(self.model, next(iter(self.train_dataloader if train else self.val_dataloader), None))
+        return self.prepare_batch(batch)[:-1]
 
     def _train(self) -> Iterator[tuple[Numbers, list[int]]]:
         """Take a step for each batch; a few times per epoch, yield the metrics and sizes of the batches since then."""
