@@ -18,7 +18,7 @@ import copy
 import math
 import numbers
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -204,6 +204,26 @@ def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.nda
     words = rng.integers(0, 2**64, size=-(-count * bits // 64), dtype=np.uint64)
     drawn = np.unpackbits(words.view("u1")) if bits == 1 else words.view(f"u{bits // 8}")
     return drawn[:count].reshape(shape)
+
+
+def shape_of_mask(shape: Sequence[int], axes: Iterable[int] = ()) -> tuple[int, ...]:
+    """Return the shape of a mask that is the same along some axes of an array: it is 1 there.
+
+    Raises
+    ------
+    ArgumentError
+        If the array has no such axis.
+
+    Examples
+    --------
+    >>> shape_of_mask((32, 3, 28, 28), axes=(2, -1))
+    (32, 3, 1, 1)
+    """
+    n, shared = len(shape), tuple(axes)
+    for axis in shared:
+        if not -n <= axis < n:
+            raise ArgumentError(f"Expected axes of an array of {n} axes. Received: {axis}")
+    return tuple(1 if k in shared or k - n in shared else size for k, size in enumerate(shape))
 
 
 def initial_weights(shapes: Mapping[str, tuple[int, ...]], stream: np.random.SeedSequence) -> dict[str, np.ndarray]:
