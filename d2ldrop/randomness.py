@@ -131,6 +131,19 @@ class Odds(NamedTuple):
     scale: float  # 1 / (1 - p) for p = threshold / 2**bits; 0 for p = 1
     bits: int  # of a lane: 1 where p is 1/2, 8 where it is another multiple of 1/256, otherwise 16
 
+    @property
+    def p(self) -> float:
+        """The probability that these lanes realise."""
+        return self.threshold / 2**self.bits
+
+
+def probability(dropout: Any, name: str = "dropout") -> float:
+    """Check a probability, and return it as a number of Python; parameters and errors as for `odds`."""
+    p = _as_real(dropout, name)
+    if not 0 <= p <= 1:  # also false for nan
+        raise ArgumentError(f"Expected {name} to be a number in [0, 1]. Received: {dropout!r}")
+    return p
+
 
 def odds(dropout: Any, name: str = "dropout") -> Odds:
     """Check a dropout probability and express it in lanes.
@@ -161,9 +174,7 @@ def odds(dropout: Any, name: str = "dropout") -> Odds:
     Traceback (most recent call last):
     d2ldrop.errors.ArgumentError: Expected dropout to be a number in [0, 1]. Received: 1.2
     """
-    p = _as_real(dropout, name)
-    if not 0 <= p <= 1:  # also false for nan
-        raise ArgumentError(f"Expected {name} to be a number in [0, 1]. Received: {dropout!r}")
+    p = probability(dropout, name)
     threshold = round(p * LANES)
     if 0 < p < 1:
         threshold = min(max(threshold, 1), LANES - 1)
