@@ -132,10 +132,10 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         return False
 
     @abstractmethod
-    def dropout_layer(self, X: ArrayT, dropout: float, **options: Any) -> ArrayT:
+    def dropout_layer(self, X: ArrayT, dropout: float, *, axes: Iterable[int] = ()) -> ArrayT:
         """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
-        It also takes `axes` and, in frameworks with keys, `key`, as `dropout_layer` below does.
+        Along `axes` all elements share one draw. Frameworks with keys take a `key` as well.
         """
 
     # What other noise is made of, see `d2ldrop.noise`; draws are as those of `dropout_layer`

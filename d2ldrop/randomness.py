@@ -134,7 +134,7 @@ class Odds(NamedTuple):
     @property
     def p(self) -> float:
         """The probability that these lanes realise."""
-        return self.threshold / 2**self.bits
+        return self.threshold / (1 << self.bits)
 
 
 def probability(dropout: Any, name: str = "dropout") -> float:
