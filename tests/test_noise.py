@@ -34,7 +34,8 @@ def assert_moments(sample, mean, variance, fourth):
     """Check mean and variance within five standard errors, given the fourth central moment."""
     n = sample.size
     assert abs(sample.mean() - mean) < 5 * math.sqrt(variance / n)
-    assert abs(((sample - mean) ** 2).mean() - variance) < 5 * math.sqrt((fourth - variance**2) / n)
+    tolerance = 5 * math.sqrt((fourth - variance**2) / n) + 1e-6 * variance  # the latter where the square is constant
+    assert abs(((sample - mean) ** 2).mean() - variance) < tolerance
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
@@ -260,11 +261,11 @@ def test_invalid_sigma_is_refused(d2l, sigma):
         d2ldrop.input_noise(d2l.ones((3, 4)), sigma)
 
 
+@pytest.mark.skip_toy
 def test_arrays_of_other_frameworks_are_refused_by_an_adapter(d2l, other):
-    if d2l is other:
-        return
+    foreign = [] if d2l.is_array(other.ones((3, 4))) else [other.ones((3, 4))]
     sentence = f"Expected X to be an array of {d2l.name}. Received: .* d2ldrop.{d2l.name}.array"
-    for wrong in (other.ones((3, 4)), [1.0, 2.0], 1.0, None):
+    for wrong in (*foreign, [1.0, 2.0], 1.0, None):
         with pytest.raises(TypeError, match=sentence):
             d2l.dropout_layer(wrong, 0.5)
 
