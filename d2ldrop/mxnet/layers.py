@@ -8,6 +8,8 @@ import mxnet as mx
 from mxnet import autograd
 from mxnet.gluon import nn
 
+from d2ldrop.errors import not_an_array
+from d2ldrop.mxnet.arrays import is_array
 from d2ldrop.mxnet.masks import first_along, product, real_floats
 from d2ldrop.randomness import odds
 
@@ -23,6 +25,10 @@ class GluonDropout(nn.Dropout):
     def __init__(self, rate: float, axes: Iterable[int] = (), **kwargs: Any):
         odds(rate, "rate")  # checks it
         super().__init__(float(rate), tuple(axes), **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: all but the graph of a hybridized layer, which is made again."""
+        return {**vars(self), "_cached_graph": (), "_cached_op": None}
 
     def hybrid_forward(self, F: Any, X: Any) -> Any:
         """Return `X` under dropout in training, and `X` otherwise; F is `mx.nd`, or `mx.sym` while a graph is made."""
@@ -54,8 +60,14 @@ class Dropout(GluonDropout):
     `mx.random.seed` repeats them. Like gluon's, the layer is in training while `autograd.is_training()`.
     """
 
+    def forward(self, X: Any) -> Any:
+        """Return `X` under dropout in training, and `X` otherwise."""
+        if not is_array(X):
+            raise not_an_array(X, "mxnet")
+        return super().forward(X)
+
     def hybrid_forward(self, F: Any, X: Any) -> Any:
-        """Return `X` under dropout in training, and `X` otherwise; F is `mx.nd`, or `mx.sym` while a graph is made."""
+        """Do so for an array, with F = `mx.nd`, or for a symbol while a graph is made, with F = `mx.sym`."""
         X, p = real_floats(X), odds(self._rate, "rate")
         if p.threshold == 0:
             return X

@@ -75,6 +75,7 @@ class Module(BaseModule, nn.Block):
 
     def summary(self, *inputs: np.ndarray) -> None:
         """Print the layers with the shapes of their outputs, as gluon does for what is not hybridized."""
+        self.apply_init(inputs)
         with not_hybridized(self):
             super().summary(*inputs)
 

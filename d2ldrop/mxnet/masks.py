@@ -50,7 +50,7 @@ def draw_mask(X: np.ndarray, p: Odds, axes: Iterable[int] = ()) -> Any:
         a CPU the mask is on the host: NumPy draws it while MXNet's engine works on what came before. In the graph of a
         hybridized block it is a symbol, and is drawn each time the graph runs.
     """
-    rng = shared_generator()
+    rng, axes = shared_generator(), tuple(axes)
     if isinstance(X, mx.sym.Symbol):
         _refuse_shared()
         ones = mx.sym.ones_like(first_along(X, axes))
@@ -73,7 +73,9 @@ def _refuse_shared() -> None:
 
 def first_along(X: np.ndarray, axes: Iterable[int]) -> Any:
     """Return the first elements of `X` along some axes, where its size becomes 1, in MXNet's older namespace."""
-    H, F = X.as_nd_ndarray(), mx.sym if isinstance(X, mx.sym.Symbol) else mx.nd
+    H, F, axes = X.as_nd_ndarray(), mx.sym if isinstance(X, mx.sym.Symbol) else mx.nd, tuple(axes)
+    if axes and F is mx.nd:
+        shape_of_mask(X.shape, axes)  # checks them
     for axis in axes:
         H = F.slice_axis(H, axis=axis, begin=0, end=1)
     return H
@@ -150,6 +152,8 @@ def normal_like(X: np.ndarray, key: Any = None) -> np.ndarray:
 
 def where(mask: np.ndarray, X: np.ndarray, value: float) -> np.ndarray:
     """Return `X` where the mask is true, and elsewhere a number, in the dtype of `X`."""
-    F = mx.sym.np if isinstance(X, mx.sym.Symbol) else np
-    Y = F.where(mask.as_np_ndarray(), X.as_np_ndarray(), float(value))
+    F = mx.sym if isinstance(X, mx.sym.Symbol) else mx.nd
+    with autograd.pause():  # not the number itself: in MXNet 1.9.1, that gives the elements of `X` each other's gradient
+        other = F.ones_like(X.as_nd_ndarray()) * float(value)
+    Y = F.np.where(mask.as_np_ndarray(), X.as_np_ndarray(), other.as_np_ndarray())
     return Y.as_nd_ndarray() if type(X) in (mx.nd.NDArray, mx.sym.Symbol) else Y
