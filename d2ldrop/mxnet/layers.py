@@ -57,7 +57,9 @@ class Dropout(GluonDropout):
     Notes
     -----
     What becomes of each element is what `dropout_layer` says. But all masks come from MXNet's own generator, so that
-    `mx.random.seed` repeats them. Like gluon's, the layer is in training while `autograd.is_training()`.
+    `mx.random.seed` repeats them. That one belongs to a thread, and begins in each with the same seed: as for gluon's
+    layer, seed it in each thread that you start. Like gluon's, the layer is in training while
+    `autograd.is_training()`.
     """
 
     def forward(self, X: Any) -> Any:

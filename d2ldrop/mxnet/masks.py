@@ -86,6 +86,8 @@ def masked(X: np.ndarray, mask: Any, scale: float) -> np.ndarray:
 
     The gradient with respect to `X` is that of a product, dX = dY S with S = mask * scale.
     """
+    if isinstance(X, mx.sym.Symbol) and scale > onp.finfo(onp.float16).max:  # its dtype may turn out to be float16
+        return masked(masked(X, mask, scale**0.5), mask, scale**0.5)
     with autograd.pause():
         S = _factors(X.as_nd_ndarray(), mask, scale)
     return product(X, S)
@@ -153,7 +155,11 @@ def normal_like(X: np.ndarray, key: Any = None) -> np.ndarray:
 def where(mask: np.ndarray, X: np.ndarray, value: float) -> np.ndarray:
     """Return `X` where the mask is true, and elsewhere a number, in the dtype of `X`."""
     F = mx.sym if isinstance(X, mx.sym.Symbol) else mx.nd
-    with autograd.pause():  # not the number itself: in MXNet 1.9.1, that gives the elements of `X` each other's gradient
+    if F is mx.nd and X.size == 0:  # MXNet's `where` broadcasts to what is there
+        return X
+    with (
+        autograd.pause()
+    ):  # not the number itself: in MXNet 1.9.1, that gives the elements of `X` each other's gradient
         other = F.ones_like(X.as_nd_ndarray()) * float(value)
     Y = F.np.where(mask.as_np_ndarray(), X.as_np_ndarray(), other.as_np_ndarray())
     return Y.as_nd_ndarray() if type(X) in (mx.nd.NDArray, mx.sym.Symbol) else Y
