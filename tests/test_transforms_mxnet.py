@@ -316,16 +316,17 @@ def test_models_with_the_layer_train_and_predict(d2l):
     assert (net(X).asnumpy() == net(X).asnumpy()).all()
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
-def test_models_hybridized_and_not(d2l, small, kind):
-    for hybridize in (lambda model: model.hybridize(), lambda model: model.hybridize(active=False)):
-        model, X = getattr(d2l, kind)(**small), mx.np.ones((30, 64))
-        hybridize(model)
-        model(X)
-        for dropped in (model(X).asnumpy(), model(X).asnumpy()):
-            np.testing.assert_array_equal(dropped, model(X).asnumpy())
+def test_models(d2l, small, kind, graph):
+    model, X = getattr(d2l, kind)(**small), mx.np.ones((30, 64))
+    model.hybridize(active=graph != "eager", **(GRAPHS[graph] or {}))
+    expected = model(X).asnumpy()
+    for _ in range(2):
+        np.testing.assert_array_equal(model(X).asnumpy(), expected)
         with autograd.record():
             assert len({model(X).asnumpy().tobytes() for _ in range(3)}) == 3
+    np.testing.assert_array_equal(model(X).asnumpy(), expected)
 
 
 def test_summary(d2l, small, capsys):

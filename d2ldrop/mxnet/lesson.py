@@ -75,8 +75,8 @@ class Module(BaseModule, nn.Block):
 
     def summary(self, *inputs: np.ndarray) -> None:
         """Print the layers with the shapes of their outputs, as gluon does for what is not hybridized."""
-        self.apply_init(inputs)
         with not_hybridized(self):
+            self(*inputs)  # creates parameters that are missing, for which gluon runs layers more than once
             super().summary(*inputs)
 
     def apply_init(self, inputs: tuple[np.ndarray, ...], init: Any = None) -> None:

@@ -229,7 +229,7 @@ class Dropout(Layer):
         self.dropout, self.axes = dropout, tuple(axes)
 
     def __repr__(self) -> str:
-        return f"Dropout({self.dropout}" + (f", axes={self.axes})" if self.axes else ")")
+        return f"{type(self).__name__}({self.dropout}" + (f", axes={self.axes})" if self.axes else ")")
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Draw a new mask, and apply it."""

@@ -41,18 +41,16 @@ def real_floats(X: np.ndarray) -> np.ndarray:
 
 def draw_mask(X: np.ndarray, p: Odds, axes: Iterable[int] = ()) -> np.ndarray:
     """Draw a bool for each element of `X`, True with probability 1 - p; along `axes`, where its size is 1, one draw."""
-    return _drawn(shape_of_mask(X.shape, axes), p)
-
-
-def _drawn(shape: tuple[int, ...], p: Odds) -> np.ndarray:
-    """Draw a mask of a shape."""
+    shape = shape_of_mask(X.shape, axes)
     return np.asarray(lanes(shape, shared_generator() or generator.rng, p.bits) >= p.threshold)
 
 
 def dropout_mask(shape: tuple[int, ...], dropout: float, axes: Iterable[int] = ()) -> Mask:
     """Draw which elements stay, and return with it the factor by which these are scaled."""
-    p, shape = odds(dropout), shape_of_mask(shape, axes)
-    return Mask(np.ones(shape, bool) if p.threshold == 0 else _drawn(shape, p), p.scale)
+    p = odds(dropout)
+    if p.threshold == 0:
+        return Mask(np.ones(shape_of_mask(shape, axes), bool), p.scale)
+    return Mask(draw_mask(np.empty(shape, bool), p, axes), p.scale)  # only the shape counts
 
 
 def masked(X: np.ndarray, keep: np.ndarray, scale: float) -> np.ndarray:
