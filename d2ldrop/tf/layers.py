@@ -1,5 +1,6 @@
 """Dropout as a layer of Keras."""
 
+import numbers
 from contextlib import nullcontext
 from typing import Any
 
@@ -32,13 +33,18 @@ class Dropout(tf.keras.layers.Dropout):
     ------
     ArgumentTypeError, ArgumentError
         If an argument is not what is said above; for the sizes in `noise_shape`, when the layer is called.
+
+    Notes
+    -----
+    `tf.recompute_grad` and Keras' `RematScope` run a function again for its gradient, and then, as in TensorFlow's own
+    dropout, the mask is another one: keep dropout outside of them.
     """
 
     def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any):
         odds(rate, "rate")  # checks it
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
             raise ArgumentTypeError(f"Expected seed to be an integer or None. Received: {seed!r}")
-        super().__init__(float(rate), _entries(noise_shape), seed, **kwargs)
+        super().__init__(float(rate), _entries(noise_shape), seed if seed is None else int(seed), **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         """Return the inputs, in training under dropout; a Python bool says whether it is training."""
