@@ -188,7 +188,7 @@ def test_errors_are_one_sentence(d2l):
     for numbers in (tf.constant(["a"]), tf.ones(3, tf.complex64), float8):
         with pytest.raises(d2ldrop.ArgumentTypeError, match="Expected X to hold real numbers of 16 to 64 bits"):
             d2l.dropout_layer(numbers, 0.5)
-    with pytest.raises(d2ldrop.ArgumentTypeError, match="Use the layer d2ldrop.tf.Dropout"):
+    with pytest.raises(d2ldrop.ArgumentTypeError, match="Use the layer d2ldrop"):
         d2l.dropout_layer(tf.keras.Input((3,)), 0.5)
 
 
@@ -214,7 +214,7 @@ def test_axes_share_a_draw(d2l, axes):
         if first.size > 1:
             check(tf.constant(first))
     assert unknown.get_concrete_function().structured_outputs.shape.as_list() == [None, 40, None]
-    with pytest.raises(d2ldrop.ArgumentError, match="Expected axes of an array of 3 axes. Received: 3"):
+    with pytest.raises(d2ldrop.ArgumentError, match=r"Expected axes of an array of 3 axes\. Received: 3"):
         d2l.dropout_layer(X, 0.5, axes=[3])
 
 
@@ -364,13 +364,34 @@ def test_policies_of_dtypes(d2l, policy, small, name):
     Y = d2l.Dropout(0.3)(np.ones((60, 70), np.float32), training=True)
     assert Y.dtype == dtype
     check(Y, p=0.3)
-    X, y = d2l.Digits().split(train=True, channels_last=True)[:2]
     for kind in MODELS:
         model = getattr(d2l, kind)(**small)
         assert model(tf.ones((2, 64)), training=True).dtype == dtype
         trainer = d2ldrop.Trainer(2, seed=0, progress=False)
         trainer.fit(getattr(d2l, kind)(**small), d2l.Digits())
         assert trainer.history[-1]["train_loss"] < 2.2
+
+
+def test_trainers_decide_the_masks_of_layers(d2l):
+    layers = tf.keras.layers
+
+    class Net(d2l.Classifier):
+        def __init__(self, rate, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = tf.keras.Sequential([layers.Flatten(), layers.Dense(16), d2l.Dropout(rate), layers.Dense(10)])
+
+    def trained(rate, seed):
+        trainer = d2ldrop.Trainer(1, seed=seed, progress=False)
+        model = Net(rate, 0.1)
+        trainer.fit(model, d2l.Digits())
+        return d2l.get_weights(model)["lin1.bias"]
+
+    first, again, other, none = trained(0.5, 1), trained(0.5, 1), trained(0.4, 1), trained(0, 1)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, none)
+    assert not trained(1, 1).any()  # no gradient passes
 
 
 # Models

@@ -20,7 +20,8 @@ class Model(tf.keras.Model):
 
     Subclasses define `forward(X)`. They create layers in `__init__`, and variables too, `self.W = tf.Variable(...)`.
     Keras compiles, fits, saves, clones and exports them like any other model; what it makes a model from again are the
-    arguments that `save_hyperparameters` kept.
+    arguments that `save_hyperparameters` kept. For files with a class of the reader's, `tf.keras.models.load_model`
+    wants `custom_objects={name: class}`.
     """
 
     training: bool | None = None
