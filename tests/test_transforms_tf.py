@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -192,6 +193,25 @@ def test_errors_are_one_sentence(d2l):
         d2l.dropout_layer(tf.keras.Input((3,)), 0.5)
 
 
+def test_autograph_leaves_our_code_and_errors_as_they_are(d2l, monkeypatch):
+    """It would log warnings about code that it cannot rewrite, and turn our errors into its own."""
+    callers = []
+
+    def spy(X, dropout, **options):
+        callers.append(sys._getframe(1).f_code.co_filename)
+        return X
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(d2l.backend), "dropout_layer", staticmethod(spy))
+        tf.function(lambda X: d2ldrop.dropout_layer(X, 0.5))(tf.ones(3))
+    assert [name.rpartition("/")[2] for name in callers] == ["backend.py"]  # and no file that was generated
+    for drop in (d2l.dropout_layer, d2ldrop.dropout_layer):
+        with pytest.raises(d2ldrop.ArgumentError, match=r"^Expected dropout to be a number in \[0, 1\]"):
+            tf.function(lambda X, drop=drop: drop(X, 1.5))(tf.ones(3))
+    for draw in (d2l.backend.real_floats, d2l.backend.normal_like):
+        assert hasattr(draw, "autograph_info__")
+
+
 # Draws of the seam
 
 
@@ -213,7 +233,8 @@ def test_axes_share_a_draw(d2l, axes):
         np.testing.assert_array_equal(Y, np.broadcast_to(first, Y.shape))
         if first.size > 1:
             check(tf.constant(first))
-    assert unknown.get_concrete_function().structured_outputs.shape.as_list() == [None, 40, None]
+    one = tf.function(drop, input_signature=[tf.TensorSpec((None, 1, None))]).get_concrete_function()
+    assert one.structured_outputs.shape.as_list() == [None, 1, None]
     with pytest.raises(d2ldrop.ArgumentError, match=r"Expected axes of an array of 3 axes\. Received: 3"):
         d2l.dropout_layer(X, 0.5, axes=[3])
 
@@ -433,6 +454,14 @@ def test_models_whose_first_call_trains_do_not_go_on_dropping(d2l, small, kind):
         def call(self, X):
             return self.inner(X), self.inner(X)
 
+    class Pair(d2l.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = made()
+
+        def forward(self, X):
+            return self.inner(X), self.inner(X)
+
     model = made()
     model(inputs(), training=True)
     for run in (model, getattr(model, "net", model)):
@@ -440,11 +469,13 @@ def test_models_whose_first_call_trains_do_not_go_on_dropping(d2l, small, kind):
         assert is_random(lambda X, run=run: run(X, training=True))
     if kind == "reader's":
         assert not is_random(model.inner, tf.ones((8, 64)))
-    outer = Outer()
-    first, second = outer(inputs(), training=True)
-    assert not np.array_equal(first, second)  # in the very call that built it, dropout was on all the time
-    assert not is_random(outer.inner)
-    assert not is_random(lambda X: outer(X)[0])
+    for outer in (Outer(), Pair()):
+        pair = outer(inputs(), training=True)
+        assert not is_random(outer.inner)
+        assert not is_random(lambda X, outer=outer: outer(X)[0])
+        for outputs in pair:  # in the very call that built it, dropout was on all the time
+            assert not np.array_equal(outputs, outer.inner(inputs()))
+        assert not np.array_equal(*pair)
 
 
 def cross_entropy():

@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from d2ldrop.errors import ArgumentError, ArgumentTypeError
 from d2ldrop.randomness import odds
-from d2ldrop.tf.lesson import dropout_layer
-from d2ldrop.tf.masks import drawing_from
+from d2ldrop.tf.masks import draw_mask, drawing_from, masked, real_floats
 
 
 @tf.keras.utils.register_keras_serializable(package="d2ldrop")
@@ -50,11 +49,13 @@ class Dropout(tf.keras.layers.Dropout):
         """Return the inputs, in training under dropout; a Python bool says whether it is training."""
         if not training:
             return inputs
-        with nullcontext() if self.seed is None or self.rate == 0 else drawing_from(_Seeded(self.seed_generator)):
-            if self.noise_shape is None:
-                return dropout_layer(inputs, self.rate)
-            axes = tuple(k for k, entry in enumerate(self.noise_shape) if entry == 1)
-            return dropout_layer(_fitting(inputs, self.noise_shape), self.rate, axes=axes)
+        X, p, axes = real_floats(inputs), odds(self.rate, "rate"), ()
+        if self.noise_shape is not None:
+            X, axes = _fitting(X, self.noise_shape), tuple(k for k, n in enumerate(self.noise_shape) if n == 1)
+        if p.threshold == 0:
+            return X
+        with nullcontext() if self.seed is None else drawing_from(_Seeded(self.seed_generator)):
+            return masked(X, draw_mask(X, p, axes), p.scale)
 
 
 def _fitting(inputs: tf.Tensor, noise_shape: tuple[int | None, ...]) -> tf.Tensor:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.randomness import odds
 from d2ldrop.tf.keras_model import Model
-from d2ldrop.tf.masks import axes_of_flat, draw_mask, masked, real_floats
+from d2ldrop.tf.masks import draw_mask, masked, real_floats
 from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights
 
 saved_by_keras = tf.keras.utils.register_keras_serializable(package="d2ldrop")
@@ -42,8 +42,6 @@ def dropout_layer(X: tf.Tensor, dropout: float, *, axes: Iterable[int] = ()) -> 
         If `X` is no tensor of real numbers, `dropout` is not a real number in [0, 1], or `X` has no such axes.
     """
     X, p = real_floats(X), odds(dropout)
-    if isinstance(X, tf.RaggedTensor):
-        return X.with_flat_values(dropout_layer(X.flat_values, dropout, axes=axes_of_flat(axes)))
     if p.threshold == 0:
         return X
     mask = draw_mask(X, p, axes)  # true with probability 1 - p

@@ -33,6 +33,7 @@ def drawing_from(generator: Any) -> Iterator[None]:
         _generator.reset(token)
 
 
+@tf.autograph.experimental.do_not_convert
 def real_floats(X: tf.Tensor) -> tf.Tensor:
     """Return a tensor or variable of real numbers as a tensor of floats: integers are promoted to float32.
 
@@ -64,6 +65,8 @@ def draw_mask(X: tf.Tensor, p: Odds, axes: Iterable[int] = ()) -> tf.Tensor:
     Along `axes` the mask has size 1: one draw is shared. The random bits come from the generator of `drawing_from` or
     else from TensorFlow's global one (both Philox).
     """
+    if isinstance(X, tf.RaggedTensor):
+        return X.with_flat_values(draw_mask(X.flat_values, p, _axes_of_flat(axes)))
     kind = tf.uint16 if p.bits == 16 else tf.uint8
     shape = _shape_of_mask(X, tuple(axes))
     if (rng := shared_generator()) is not None:  # in a compiled function, too, this calls back to the host
@@ -87,6 +90,13 @@ def _shape_of_mask(X: tf.Tensor, axes: tuple[int, ...]) -> Any:
     return tf.where(is_shared, 1, tf.shape(X))
 
 
+def _axes_of_flat(axes: Iterable[int]) -> tuple[()]:
+    """Return the axes along which the values of a RaggedTensor share one draw: none, as in TensorFlow's own dropout."""
+    if shared := tuple(axes):
+        raise ArgumentError(f"Expected no axes for a RaggedTensor, whose rows differ in length. Received: {shared}")
+    return ()
+
+
 def _source() -> Any:
     """Return what draws random numbers here and now."""
     return _generator.get() or tf.random
@@ -100,6 +110,8 @@ def lanes_of(words: tf.Tensor, bits: int) -> tf.Tensor:
 
 def masked(X: tf.Tensor, mask: tf.Tensor, scale: float) -> tf.Tensor:
     """Return `X` times `scale` where the mask is true, and 0 elsewhere, even in place of inf or nan."""
+    if isinstance(X, tf.RaggedTensor):
+        return X.with_flat_values(masked(X.flat_values, mask.flat_values, scale))
     with tf.device(X.device):
         factors = tf.cast(mask, X.dtype) * min(scale, float(X.dtype.max))  # float16 ends before 65536
         Y = tf.math.multiply_no_nan(X, factors)  # where the factor is 0, so is the product
@@ -110,16 +122,18 @@ def masked(X: tf.Tensor, mask: tf.Tensor, scale: float) -> tf.Tensor:
 # What other noise is made of
 
 
+@tf.autograph.experimental.do_not_convert
 def keep_mask(X: tf.Tensor, p: Odds, axes: Iterable[int] = (), key: Any = None) -> tf.Tensor:
     """Draw a bool for each element of `X`, true with probability 1 - p, which may be 0 or 1; see `draw_mask`."""
-    if isinstance(X, tf.RaggedTensor):
-        return X.with_flat_values(keep_mask(X.flat_values, p, axes_of_flat(axes)))
     if 0 < p.threshold < 2**p.bits:
         return draw_mask(X, p, axes)
+    if isinstance(X, tf.RaggedTensor):
+        return X.with_flat_values(keep_mask(X.flat_values, p, _axes_of_flat(axes)))
     with tf.device(X.device):
         return tf.fill(_shape_of_mask(X, tuple(axes)), p.threshold == 0)
 
 
+@tf.autograph.experimental.do_not_convert
 def normal_like(X: tf.Tensor, key: Any = None) -> tf.Tensor:
     """Draw standard normal numbers in the shape and dtype of `X`, on its device, from where masks are drawn."""
     if isinstance(X, tf.RaggedTensor):
@@ -135,16 +149,10 @@ def normal_like(X: tf.Tensor, key: Any = None) -> tf.Tensor:
         return tf.cast(drawn, X.dtype)
 
 
+@tf.autograph.experimental.do_not_convert
 def where(mask: tf.Tensor, X: tf.Tensor, value: float) -> tf.Tensor:
     """Return `X` where the mask is true, and elsewhere a number, in the dtype of `X`."""
     if isinstance(X, tf.RaggedTensor):
         return X.with_flat_values(where(mask.flat_values, X.flat_values, value))
     with tf.device(X.device):
         return tf.where(mask, X, tf.cast(value, X.dtype))
-
-
-def axes_of_flat(axes: Iterable[int]) -> tuple[()]:
-    """Return the axes along which the values of a RaggedTensor share one draw: none, as in TensorFlow's own dropout."""
-    if shared := tuple(axes):
-        raise ArgumentError(f"Expected no axes for a RaggedTensor, whose rows differ in length. Received: {shared}")
-    return ()
