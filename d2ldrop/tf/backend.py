@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name, dropout_layer
-from d2ldrop.errors import D2LDropError
+from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.randomness import shared_generator
 from d2ldrop.tf import arrays, lesson, masks
 from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed
@@ -19,10 +18,6 @@ from d2ldrop.tf.masks import drawing_from
 from d2ldrop.training.module import recorded
 
 _compiled = partial(tf.function, autograph=False)  # an `if` is decided while tracing; XLA would gain nothing here
-
-# AutoGraph, which rewrites what readers compile, is to run shared code and pass its errors on as they are.
-dropout_layer.autograph_info__ = None  # type: ignore[attr-defined]
-D2LDropError.ag_pass_through = True  # type: ignore[attr-defined]
 
 
 class State:

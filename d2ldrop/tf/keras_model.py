@@ -30,6 +30,9 @@ class Model(tf.keras.Model):
     compiled_validation: Any = None
     """The validation step as a `tf.function`, once it was made."""
 
+    built: bool
+    _build_shapes_dict: Any
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         del self.loss  # an attribute for what `compile` is given; here it is a method
@@ -62,10 +65,10 @@ class Model(tf.keras.Model):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Prepare Keras' own `fit` and `evaluate`. A loss that is given is theirs; the model's own `loss` stays."""
-        own = {name: value for name, value in vars(self).items() if name == "loss"}
+        own = {name: value for name, value in self.__dict__.items() if name == "loss"}
         super().compile(*args, **kwargs)
-        vars(self).pop("loss", None)
-        vars(self).update(own)
+        self.__dict__.pop("loss", None)
+        self.__dict__.update(own)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Call `compile` as it was called before the model was saved."""

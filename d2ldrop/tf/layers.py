@@ -49,9 +49,10 @@ class Dropout(tf.keras.layers.Dropout):
         """Return the inputs, in training under dropout; a Python bool says whether it is training."""
         if not training:
             return inputs
-        X, p, axes = real_floats(inputs), odds(self.rate, "rate"), ()
+        X, p = real_floats(inputs), odds(self.rate, "rate")
+        axes = tuple(k for k, entry in enumerate(self.noise_shape or ()) if entry == 1)
         if self.noise_shape is not None:
-            X, axes = _fitting(X, self.noise_shape), tuple(k for k, n in enumerate(self.noise_shape) if n == 1)
+            X = _fitting(X, self.noise_shape)
         if p.threshold == 0:
             return X
         with nullcontext() if self.seed is None else drawing_from(_Seeded(self.seed_generator)):
