@@ -37,6 +37,8 @@ def drawing_from(generator: Any) -> Iterator[None]:
 def real_floats(X: tf.Tensor) -> tf.Tensor:
     """Return a tensor or variable of real numbers as a tensor of floats: integers are promoted to float32.
 
+    In a compiled function a NumPy array counts as a constant of it.
+
     Raises
     ------
     ArgumentTypeError
@@ -47,7 +49,7 @@ def real_floats(X: tf.Tensor) -> tf.Tensor:
             "Expected X to be a tensor. Received: a KerasTensor, which holds the place of one in a functional model. "
             "Use the layer d2ldrop.tf.Dropout there."
         )
-    if not is_array(X):
+    if not is_array(X) and not (isinstance(X, (np.ndarray, np.generic)) and tf.inside_function()):
         raise not_an_array(X, "tf")
     if isinstance(X, tf.RaggedTensor):
         return X.with_flat_values(real_floats(X.flat_values))
