@@ -623,3 +623,7 @@ def _tracing() -> AnyBackend | None:
         importlib.import_module(module).backend for package, module in _registry.values() if package in sys.modules
     )
     return next((found for found in imported if found.is_tracing()), None)
+
+
+# TensorFlow's AutoGraph rewrites what a `tf.function` calls, unless it is marked so, and warns where it cannot.
+dropout_layer.autograph_info__ = None  # type: ignore[attr-defined]

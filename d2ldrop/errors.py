@@ -6,6 +6,8 @@ from typing import Any
 class D2LDropError(Exception):
     """The root of every error that this library raises on purpose."""
 
+    ag_pass_through = True  # in a `tf.function` it stays the error that it is
+
 
 class ArgumentError(D2LDropError, ValueError):
     """A value outside of what is allowed."""
