@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.randomness import odds
@@ -31,8 +31,10 @@ class Dropout(nn.Dropout):
         odds(p, "p")
         super().__init__(p, inplace)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
         """Return a tensor of the input's shape, dtype and device, under dropout while training."""
+        if isinstance(input, fx.Proxy):  # `symbolic_trace` looks into layers that are not PyTorch's, unless told so
+            return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input,), {})
         if not self.training:
             return input
         Y = dropout_layer(input, self.p)

@@ -117,9 +117,10 @@ def drop_on_gpu(X: Tensor, p: Odds) -> Tensor:
     return Y
 
 
-def by_rows(X: Tensor, values: Tensor) -> Tensor:
+def by_rows(X: Any, values: Tensor) -> Tensor:
     """Return values as a nested tensor whose rows are as long as those of the jagged tensor `X`."""
-    return torch.nested.nested_tensor_from_jagged(values, X.offsets(), X.lengths(), X._ragged_idx)
+    Y: Tensor = torch.nested.nested_tensor_from_jagged(values, X.offsets(), X.lengths(), X._ragged_idx)
+    return Y
 
 
 def no_axes(axes: Iterable[int]) -> None:
