@@ -517,6 +517,11 @@ def backend_of(X: Any) -> AnyBackend:
     return _backend_of_type[kind]
 
 
+def claim(found: AnyBackend, *kinds: type) -> None:
+    """Say at once to which backend arrays of some types belong, for a compiler that cannot follow the search."""
+    _backend_of_type.update(dict.fromkeys(kinds, found))
+
+
 def dropout_layer(X: Array, dropout: float) -> Array:
     """Set each element of `X` to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
