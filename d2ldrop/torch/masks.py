@@ -95,8 +95,10 @@ def mask_from_words(words: Tensor, p: Odds) -> Tensor:
 
 def masked(X: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Multiply what the mask keeps by `scale`, and set the rest to 0; the gradient is the same mask times `scale`."""
-    bits = mask.to(_BITS[X.element_size()])
     scale = min(scale, torch.finfo(X.dtype).max)  # float16 ends before 65536
+    if _is_exporting():  # a program with a block without gradients in it cannot be saved
+        return torch.where(mask != 0, X * scale, 0)
+    bits = mask.to(_BITS[X.element_size()])
     factor = torch.full((), scale, dtype=X.dtype, device=X.device)
     Y = X * (bits & factor.view(bits.dtype)).view(X.dtype)
     with torch.no_grad():  # the product made nan of a dropped inf; `torch.where` would take four times as long
