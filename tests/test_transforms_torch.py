@@ -202,7 +202,7 @@ def test_compile(d2l, compiler):
     def function(X):
         return d2ldrop.dropout_layer(X, 0.5), layer(X), d2l.dropout_layer(X, 0.3, axes=(1,))
 
-    X = torch.ones(200, 301, requires_grad=True)
+    X = nn.Parameter(torch.ones(200, 301))
     first, second = function(X), function(X)
     for Y, other, p in zip(first, second, (0.5, 0.25, 0.3), strict=True):
         (dX,) = torch.autograd.grad(Y.sum(), X, retain_graph=True)
@@ -210,7 +210,7 @@ def test_compile(d2l, compiler):
         columns = slice(1) if p == 0.3 else slice(None)
         check(Y[:, columns], other[:, columns], p=p)
         assert torch.equal(Y[:, columns].expand_as(Y), Y)
-    bad = function(torch.full((200, 301), torch.inf, requires_grad=True))
+    bad = function(nn.Parameter(torch.full((200, 301), torch.inf)))
     assert all(set(Y.unique().tolist()) == {0, torch.inf} for Y in bad)
 
 
@@ -282,6 +282,18 @@ def test_exported_models(d2l, small, strict):
     assert not torch.equal(dropped[1], dropped[2])
     model.eval()
     torch.testing.assert_close(torch.export.export(model, (X,), strict=strict).module()(X), model(X))
+
+
+@compiles
+def test_the_backend_says_when_it_is_tracing(d2l):
+    class Net(nn.Module):
+        def forward(self, X):
+            return X + d2l.backend.is_tracing()
+
+    X = torch.zeros(2)
+    assert torch.equal(Net()(X), X)
+    for strict in (True, False):
+        assert torch.equal(torch.export.export(Net(), (X,), strict=strict).module()(X), X + 1)
 
 
 @compiles

@@ -107,8 +107,8 @@ def masked(X: Tensor, mask: Tensor, scale: float) -> Tensor:
 
 
 def has_own_kernel(X: Tensor) -> bool:
-    """Return True if `X` is on a GPU, and its mask is not shared with other frameworks."""
-    return X.is_cuda and _host_generator() is None
+    """Return True if `X` is on a GPU, its mask is not shared with other frameworks, and no program is exported."""
+    return X.is_cuda and _host_generator() is None and not _is_exporting()
 
 
 def drop_on_gpu(X: Tensor, p: Odds) -> Tensor:
