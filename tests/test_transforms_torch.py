@@ -238,6 +238,16 @@ def test_compiled_code_repeats_masks_from_a_seed(d2l):
 
 
 @compiles
+def test_compiled_code_draws_masks_of_its_own_where_masks_are_shared(d2l):
+    torch._dynamo.reset()
+    function = torch.compile(lambda X: d2l.dropout_layer(X, 0.5), fullgraph=True, backend="eager")
+    rng = np.random.Generator(np.random.Philox(1))
+    with sharing_masks(rng):
+        check(function(torch.ones(1000)), function(torch.ones(1000)))
+    assert rng.integers(2**62) == np.random.Generator(np.random.Philox(1)).integers(2**62)
+
+
+@compiles
 @pytest.mark.parametrize("name", MODELS)
 def test_compiled_models(d2l, small, name):
     torch._dynamo.reset()

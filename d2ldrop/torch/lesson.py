@@ -37,6 +37,11 @@ def dropout_layer(X: Tensor, dropout: float, *, axes: Iterable[int] = ()) -> Ten
     ------
     ArgumentTypeError, ArgumentError
         If `X` is not a tensor of real numbers, `dropout` not a real number in [0, 1], or `X` has no such axis.
+
+    Notes
+    -----
+    What PyTorch compiles or exports draws masks of its own, also where frameworks share theirs. `torch.vmap` has to be
+    told whether masks differ: `randomness="different"` or `"same"`. `torch.jit`, which is deprecated, cannot read it.
     """
     X, p = real_floats(X), odds(dropout)
     if p.threshold == 0:
