@@ -28,6 +28,7 @@ Draw = Callable[[Shapes], dict[str, np.ndarray]]  # draws initial weights of giv
 ModelT = TypeVar("ModelT")  # the adapter's `Module`
 ArrayT = TypeVar("ArrayT")  # the framework's arrays
 DeviceT = TypeVar("DeviceT")  # the framework's devices
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class Parameter(NamedTuple):
@@ -546,6 +547,18 @@ def backend_of(X: Any) -> AnyBackend:
     return _backend_of_type[kind]
 
 
+def left_alone(function: FunctionT) -> FunctionT:
+    """Mark a function that TensorFlow's AutoGraph, which rewrites what a `tf.function` calls, is to leave as it is."""
+    function.autograph_info__ = None  # type: ignore[attr-defined]
+    return function
+
+
+def claim(found: AnyBackend, *kinds: type) -> None:
+    """Say at once to which backend arrays of some types belong, for a compiler that cannot follow the search."""
+    _backend_of_type.update(dict.fromkeys(kinds, found))
+
+
+@left_alone
 def dropout_layer(X: Array, dropout: float, *, axes: Iterable[int] = (), key: Any = None) -> Array:
     """Set each element of `X` to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
@@ -623,7 +636,3 @@ def _tracing() -> AnyBackend | None:
         importlib.import_module(module).backend for package, module in _registry.values() if package in sys.modules
     )
     return next((found for found in imported if found.is_tracing()), None)
-
-
-# TensorFlow's AutoGraph rewrites what a `tf.function` calls, unless it is marked so, and warns where it cannot.
-dropout_layer.autograph_info__ = None  # type: ignore[attr-defined]

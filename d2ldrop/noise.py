@@ -11,7 +11,7 @@ is new at each call, and `key`, for JAX alone, decides it. Errors are those of `
 import math
 from typing import Any
 
-from d2ldrop.backend import AnyBackend, Array, backend, backend_for, dropout_layer, keyword_of
+from d2ldrop.backend import AnyBackend, Array, backend, backend_for, dropout_layer, keyword_of, left_alone
 from d2ldrop.errors import ArgumentError
 from d2ldrop.hyperparameters import number
 from d2ldrop.randomness import odds, probability
@@ -20,6 +20,7 @@ ALPHA = -1.7580993408473766
 """What SELU tends to for x -> -infinity: -lambda alpha, with lambda and alpha of Klambauer et al."""
 
 
+@left_alone
 def gaussian_dropout_layer(X: Array, dropout: float, *, key: Any = None) -> Array:
     """Multiply each element of `X` by a normal number of mean 1 and variance p / (1 - p).
 
@@ -47,6 +48,7 @@ def gaussian_dropout_layer(X: Array, dropout: float, *, key: Any = None) -> Arra
     return found.dtype_like(X * noise, X)
 
 
+@left_alone
 def alpha_dropout_layer(X: Array, dropout: float, *, key: Any = None) -> Array:
     """Set elements to the lowest value of SELU with probability `dropout`, so that mean 0 and variance 1 stay.
 
@@ -68,6 +70,7 @@ def alpha_dropout_layer(X: Array, dropout: float, *, key: Any = None) -> Array:
     return found.dtype_like(a * found.where(keep, X, ALPHA) + b, X)
 
 
+@left_alone
 def channel_dropout_layer(X: Array, dropout: float, *, key: Any = None) -> Array:
     """Drop whole channels of each sample with probability `dropout`, and divide the others by 1 - `dropout`.
 
@@ -87,6 +90,7 @@ def channel_dropout_layer(X: Array, dropout: float, *, key: Any = None) -> Array
     return dropout_layer(X, dropout, axes=axes, key=key)
 
 
+@left_alone
 def dropconnect_layer(X: Array, W: Array, dropout: float, *, per_sample: bool = False, key: Any = None) -> Array:
     """Return the product of `X` and weights, each of which is dropped with probability `dropout`, or else scaled.
 
@@ -120,6 +124,7 @@ def dropconnect_layer(X: Array, W: Array, dropout: float, *, per_sample: bool = 
     return backend(found.name).reduce_sum(products, 1)
 
 
+@left_alone
 def input_noise(X: Array, sigma: float, *, key: Any = None) -> Array:
     """Add normal noise of mean 0 and standard deviation `sigma`, a number of at least 0, to each element of `X`.
 

@@ -36,6 +36,10 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
     real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
 
+    def dtype_like(self, Y: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Return `Y` in the dtype of `X`: in NumPy 1, an array of shape () times a number of Python is float64."""
+        return np.asanyarray(Y, X.dtype)
+
     # Models
 
     def build(
