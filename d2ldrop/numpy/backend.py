@@ -9,7 +9,7 @@ import numpy as np
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.data import as_floats
 from d2ldrop.errors import UsageError
-from d2ldrop.numpy import arrays, lesson
+from d2ldrop.numpy import arrays, lesson, masks
 from d2ldrop.numpy.layers import Layer, Linear
 from d2ldrop.numpy.lesson import Module
 from d2ldrop.training.module import recorded
@@ -33,6 +33,8 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
     entropy, isolated = staticmethod(arrays.entropy), staticmethod(arrays.generator.isolated)
+    real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
+    normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
 
     # Models
 
