@@ -19,6 +19,9 @@ class Model(tf.keras.Model):
     """A model with a training mode, all of whose variables are trained.
 
     Subclasses define `forward(X)`. They create layers in `__init__`, and variables too, `self.W = tf.Variable(...)`.
+    Keras compiles, fits, saves, clones and exports them like any other model; what it makes a model from again are the
+    arguments that `save_hyperparameters` kept. For files with a class of the reader's, `tf.keras.models.load_model`
+    wants `custom_objects={name: class}`.
     """
 
     training: bool | None = None
@@ -29,7 +32,6 @@ class Model(tf.keras.Model):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self.built = True  # the layers inside create their variables when they are first called
         del self.loss  # an attribute for what `compile` is given; here it is a method
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -41,12 +43,51 @@ class Model(tf.keras.Model):
         """Return the outputs for some inputs; from here Keras passes `training` on to all layers inside."""
         if self.training is not None:
             kwargs.setdefault("training", self.training)
-        return super().__call__(*inputs, **kwargs)
+        if not self.built:
+            self.built = True  # Keras has nothing to build: the layers inside create their variables when called
+        nets = [net for net in self._flatten_layers() if isinstance(net, tf.keras.Sequential) and not net.built]
+        outputs = super().__call__(*inputs, **kwargs)
+        if nets:
+            _building_again(nets=nets)
+        if self._build_shapes_dict is None:  # Keras' note of what saved and exported models take
+            shapes = [tf.TensorShape(getattr(X, "shape", None)) for X in inputs]
+            if all(shape.rank for shape in shapes):
+                self._build_shapes_dict = {f"X{k}_shape": (None, *shape[1:]) for k, shape in enumerate(shapes)}
+        return outputs
 
     def call(self, X: tf.Tensor, *more: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Call `forward`; Keras calls this method."""
         with mode(self, training):
             return self.forward(X, *more)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Prepare Keras' own `fit` and `evaluate`. A loss that is given is theirs; the model's own `loss` stays."""
+        own = {name: value for name, value in vars(self).items() if name == "loss"}
+        super().compile(*args, **kwargs)
+        vars(self).pop("loss", None)
+        vars(self).update(own)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Call `compile` as it was called before the model was saved."""
+        self.compile(**_deserialize(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the hyperparameters, in the form in which Keras keeps them in files."""
+        return {name: _serialize(value) for name, value in getattr(self, "hparams", {}).items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Return a model with these hyperparameters."""
+        return cls(**{name: _deserialize(value, custom_objects) for name, value in config.items()})
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Create the variables, when Keras loads or clones a model that had them, by a call with zeros."""
+        shapes = config["shapes_dict"].values() if "shapes_dict" in config else [config["input_shape"]]
+        self(*(tf.zeros([size or 1 for size in shape], self.input_dtype) for shape in shapes), training=False)
+
+
+_serialize, _deserialize = tf.keras.utils.serialize_keras_object, tf.keras.utils.deserialize_keras_object
 
 
 @contextmanager
@@ -70,15 +111,32 @@ class _Outermost(tf.keras.layers.Layer):
             return error
 
 
-_outermost = _Outermost()
+_outermost = _Outermost(name="outermost")
 
 
-def in_training(step: Callable[[], Any]) -> Any:
+def in_training(step: Callable[[], Any], training: bool | None = True) -> Any:
     """Run a step, with dropout on in all of Keras' layers that it calls."""
-    outcome = _outermost(step=step, training=True)
+    outcome = _outermost(step=step, training=training)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+class _BuildingAgain(tf.keras.layers.Layer):
+    """A layer that builds sequential networks again, with dropout off.
+
+    When such a network is first called inside a model, Keras notes the model's mode for each of its layers, and takes
+    it for ever where nobody says whether it is training. Then dropout would stay on in plain calls of a model that was
+    trained before anything else.
+    """
+
+    def call(self, nets: list[Any], training: bool | None = None) -> None:
+        """Build the networks; `training` is the mode of what calls the model, which goes on after that."""
+        in_training(lambda: [net.build(net.input_shape) for net in nets if hasattr(net, "input_shape")], False)
+        in_training(lambda: None, training)
+
+
+_building_again = _BuildingAgain(name="building_again")
 
 
 @contextmanager
