@@ -9,6 +9,7 @@ from flax.linen.module import _context as flax_context
 from jax import Array
 from jax import numpy as jnp
 
+from d2ldrop.errors import ArgumentError, ArgumentTypeError
 from d2ldrop.randomness import HostGenerator
 
 generator = HostGenerator(np.random.PCG64)
@@ -45,15 +46,36 @@ def get_key() -> Array:
     return key
 
 
+def one_key(key: Any) -> Any:
+    """Return a key, typed or as its words: uint32 (2,) or, of the generator `rbg`, (4,).
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `key` is no key of JAX, or several.
+    """
+    expected = "Expected key to be one key of JAX, such as jax.random.key(0). Received:"
+    if not isinstance(key, (Array, np.ndarray)):
+        raise ArgumentTypeError(f"{expected} {key!r}")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and key.dtype != np.uint32:
+        raise ArgumentTypeError(f"{expected} {key.dtype} of shape {key.shape}")
+    if key.shape not in ([()] if typed else [(2,), (4,)]):
+        raise ArgumentError(f"{expected} {key.dtype} of shape {key.shape}")
+    return key
+
+
 def module_key(stream: str) -> Array | None:
     """Return a new key from a stream, such as `dropout`, of the Flax module whose method runs now.
 
-    None if no module runs, or if it has no such stream.
+    Where the module has no such stream, the key is from `params`, as with Flax's own layers: `model.init(key, X)` needs
+    no other key. None if no module runs, or if it has neither.
     """
     module = flax_context.module_stack[-1]  # where Flax itself looks for the parent of a new module
-    if module is None or module.scope is None or not module.scope.has_rng(stream):
+    if module is None or module.scope is None:
         return None
-    return module.make_rng(stream)
+    has = module.scope.has_rng
+    return module.make_rng(stream) if has(stream) or has("params") else None
 
 
 def is_traced(X: Any) -> bool:
