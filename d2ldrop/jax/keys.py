@@ -29,13 +29,24 @@ def entropy() -> int:
     return int(generator.rng.integers(2**63))
 
 
+def key_size() -> int:
+    """Return how many words a key has: two, or four where JAX is configured to use its generator `rbg`."""
+    config: Any = jax.config
+    return 4 if "rbg" in str(config.jax_default_prng_impl) else 2
+
+
+def fixed_key() -> np.ndarray:
+    """Return the key where nothing is trained: evaluation is repeatable, also with layers that always drop."""
+    return np.zeros(key_size(), np.uint32)
+
+
 def random_words() -> np.ndarray:
-    """Draw 64 random bits on the host, as two uint32: what a key consists of."""
-    return generator.rng.integers(2**32, size=2, dtype=np.uint32)
+    """Draw random bits on the host: what a key consists of."""
+    return generator.rng.integers(2**32, size=key_size(), dtype=np.uint32)
 
 
 def get_key() -> Array:
-    """Return a new key at each call: 64 random bits, as two uint32.
+    """Return a new key at each call: 64 random bits, as two uint32, or as many as JAX is configured to use.
 
     In a function that you compile yourself, the key is a constant, and each run has the same masks. Make the key an
     argument of that function instead.

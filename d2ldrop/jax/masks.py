@@ -17,8 +17,8 @@ from jax import numpy as jnp
 from jax.experimental import io_callback
 
 from d2ldrop.errors import UsageError, not_an_array, not_real
-from d2ldrop.jax.arrays import is_array
-from d2ldrop.jax.keys import is_traced, module_key, random_words, one_key
+from d2ldrop.jax.arrays import value_of
+from d2ldrop.jax.keys import is_traced, module_key, one_key, random_words
 from d2ldrop.randomness import Odds, lanes, shape_of_mask, shared_generator
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -32,9 +32,9 @@ def real_floats(X: Any) -> Array:
     ArgumentTypeError
         If `X` is no array of JAX, or there is anything else in it.
     """
-    if not is_array(X):
+    X = value_of(X)
+    if not isinstance(X, Array):
         raise not_an_array(X, "jax")
-    X = X if isinstance(X, Array) else jnp.asarray(X)
     if jnp.issubdtype(X.dtype, jnp.floating):
         return X
     if not jnp.issubdtype(X.dtype, jnp.integer) and X.dtype != bool:
@@ -55,7 +55,7 @@ def draw_mask(X: Array, p: Odds, key: Array | None = None, axes: Iterable[int] =
     UsageError
         If `key` is missing where JAX traces outside of a module: the compiled code would have one constant mask.
     """
-    shape = shape_of_mask(X.shape, axes)
+    shape = shape_of_mask(X.shape, axes) if axes else X.shape
     if (rng := shared_generator()) is not None:
         drawn = jax.ShapeDtypeStruct(shape, f"uint{max(p.bits, 8)}")
         lane = io_callback(partial(lanes, shape, rng, p.bits), drawn, ordered=True)
@@ -69,7 +69,8 @@ def _key_for(X: Array, key: Any) -> Any:
     if key is None and is_traced(X):
         raise UsageError(
             "Expected a key for dropout_layer, because JAX traces this code and would compile one mask into it. Call "
-            "dropout_layer(X, dropout, key=key) with a key among the arguments of the traced function."
+            "dropout_layer(X, dropout, key=key) with a key among the arguments of the traced function, or a model of "
+            'Flax by model.apply(variables, X, rngs={"dropout": key}).'
         )
     return random_words() if key is None else one_key(key)
 
@@ -79,7 +80,7 @@ def normal_like(X: Array, key: Array | None = None) -> Array:
 
     Below 32 bits they are rounded from float32: the types of 8 and 16 bits have too few numbers to draw from.
     """
-    dtype = np.dtype(np.float64 if X.dtype == jnp.float64 else np.float32)
+    dtype: Any = np.float64 if X.dtype == jnp.float64 else np.float32
     if (rng := shared_generator()) is not None:
         drawn = jax.ShapeDtypeStruct(X.shape, dtype)
         host = io_callback(lambda: np.asarray(rng.standard_normal(X.shape, dtype)), drawn, ordered=True)
@@ -114,20 +115,23 @@ def random_mask(shape: tuple[int, ...], key: Array, threshold: int) -> Array:
     half = (count + 7) // 8  # counters in each half, of four lanes each
     data = threefry_key(key)
 
-    def packed(start: Array, size: int = half) -> Array:
+    def kept(start: Array | int, size: Any) -> list[Array]:
         counter = lax.iota(jnp.uint32, size) + start
-        keep = [lane >= threshold for lane in split_lanes(*threefry_2x32(data, jnp.zeros_like(counter), counter))]
-        return sum((jnp.uint32(1 << 8 * i) * kept.astype(jnp.uint32) for i, kept in enumerate(keep)), jnp.uint32(0))
+        return [lane >= threshold for lane in split_lanes(*threefry_2x32(data, jnp.zeros_like(counter), counter))]
 
-    starts = jnp.arange(2, dtype=jnp.uint32) * jnp.asarray(half, jnp.uint32)
-    if isinstance(count, int):
-        words = lax.platform_dependent(
-            starts,
-            cpu=lambda starts: lax.map(packed, starts).reshape(-1),
-            default=lambda starts: packed(starts[0], 2 * half),
-        )
-    else:  # a symbol, whose value XLA does not find inside of a loop
-        words = packed(starts[0], 2 * half)
+    if not isinstance(count, int):  # a symbol: XLA does not find the sizes of bytes in words
+        return jnp.stack(kept(0, 2 * half), axis=1).reshape(-1)[:count].reshape(shape)
+
+    def packed(start: Array, size: int = half) -> Array:
+        bytes_ = (jnp.uint32(1 << 8 * i) * keep.astype(jnp.uint32) for i, keep in enumerate(kept(start, size)))
+        return sum(bytes_, jnp.uint32(0))
+
+    starts = np.array([0, half], np.uint32)
+    words = lax.platform_dependent(
+        starts,
+        cpu=lambda starts: lax.map(packed, starts).reshape(-1),
+        default=lambda starts: packed(starts[0], 2 * half),
+    )
     return lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:count].reshape(shape) != 0
 
 
