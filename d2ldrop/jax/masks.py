@@ -18,7 +18,7 @@ from jax.experimental import io_callback
 
 from d2ldrop.errors import UsageError, not_an_array, not_real
 from d2ldrop.jax.arrays import value_of
-from d2ldrop.jax.keys import is_traced, module_key, one_key, random_words
+from d2ldrop.jax.keys import is_traced, is_tracing, module_key, one_key, random_words
 from d2ldrop.randomness import Odds, lanes, shape_of_mask, shared_generator
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -119,7 +119,9 @@ def random_mask(shape: tuple[int, ...], key: Array, threshold: int) -> Array:
         counter = lax.iota(jnp.uint32, size) + start
         return [lane >= threshold for lane in split_lanes(*threefry_2x32(data, jnp.zeros_like(counter), counter))]
 
-    if not isinstance(count, int):  # a symbol: XLA does not find the sizes of bytes in words
+    # Without a loop and bytes where the count is a symbol, as XLA cannot tell how many bytes are in so many words, and
+    # in `ensure_compile_time_eval`, where JAX cannot compile loops, and what is made here has a value while it traces.
+    if not isinstance(count, int) or not is_tracing():
         return jnp.stack(kept(0, 2 * half), axis=1).reshape(-1)[:count].reshape(shape)
 
     def packed(start: Array, size: int = half) -> Array:
