@@ -208,10 +208,10 @@ def test_shared_noise_is_the_same_everywhere(d2l, name):
     np.testing.assert_allclose(*drawn, rtol=1e-5)
 
 
+@pytest.mark.skip_numpy  # which differentiates nothing by itself
+@pytest.mark.skip_toy
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_gradient_is_that_of_the_same_noise(d2l, own, name):
-    if not own.HAS_AUTODIFF:
-        pytest.skip("the by-hand backend differentiates nothing")
     options = with_key(d2l)
     X = own.as_dtype(d2l, np.ones((6, 50), np.float32), "float32")
     Y, dX = own.with_gradient(d2l, lambda X: layer(name)(X, LAYERS[name], **options), X)
@@ -228,9 +228,9 @@ def test_the_gradient_is_that_of_the_same_noise(d2l, own, name):
     np.testing.assert_allclose(dX, expected, rtol=1e-5)
 
 
+@pytest.mark.skip_numpy
+@pytest.mark.skip_toy
 def test_dropconnect_has_gradients_for_both(d2l, own):
-    if not own.HAS_AUTODIFF:
-        pytest.skip("the by-hand backend differentiates nothing")
     options = with_key(d2l)
     X, W = (own.as_dtype(d2l, np.ones(shape, np.float32), "float32") for shape in [(3, 20), (20, 5)])
     Y, dW = own.with_gradient(d2l, lambda W: d2ldrop.dropconnect_layer(X, W, 0.5, **options), W)
