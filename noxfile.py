@@ -19,7 +19,7 @@ ALL = "-cconstraints-all.txt"  # all frameworks at once: MXNet needs NumPy 1
 EACH = "-cconstraints.txt"  # any of the others: NumPy 2
 LOWEST = "-cconstraints-lowest.txt"  # the lower bounds in pyproject.toml
 SLOW = "--ignore=tests/test_chapter.py"  # ten epochs of the real data, which `tests_all` trains
-CORE = [f"tests/test_{name}.py" for name in ("dropout", "functional", "models", "readers", "seam", "weights")]
+CORE = [f"tests/test_{name}.py" for name in ("dropout", "functional", "models", "noise", "readers", "seam", "weights")]
 
 
 def group(*names: str) -> list[str]:
