@@ -309,3 +309,33 @@ def test_noise_in_code_that_tensorflow_compiles(d2l, name):
     assert (host(d2l, drawn(X)) != host(d2l, drawn(X))).any()
     constant = tf.function(lambda: layer(name)(np.ones((5, 6), np.float32), LAYERS[name]))
     assert (host(d2l, constant()) != host(d2l, constant())).any()
+
+
+@pytest.mark.only_torch
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
+@pytest.mark.parametrize("name", LAYERS)
+def test_noise_in_code_that_pytorch_compiles_and_transforms(d2l, name):
+    import torch
+
+    torch.compiler.reset()
+    noisy = lambda X: layer(name)(X, LAYERS[name])  # noqa: E731
+    compiled = torch.compile(noisy, fullgraph=True, backend="aot_eager")
+    X = d2l.ones((5, 6))
+    assert (compiled(X) != compiled(X)).any()
+    Y = torch.vmap(noisy, randomness="different")(d2l.ones((4, 5, 6)))
+    assert (Y[0] != Y[1]).any()
+    torch.compiler.reset()
+
+
+@pytest.mark.only_mxnet
+@pytest.mark.parametrize("name", sorted({*LAYERS} - {"channel_dropout_layer"}))  # a graph does not know the axes
+def test_noise_in_a_graph_of_mxnet(d2l, name):
+    from mxnet import gluon
+
+    class Noisy(gluon.HybridBlock):
+        def hybrid_forward(self, F, X):
+            return layer(name)(X, LAYERS[name])
+
+    block, X = Noisy(), d2l.ones((5, 6))
+    block.hybridize()
+    assert (host(d2l, block(X)) != host(d2l, block(X))).any()
