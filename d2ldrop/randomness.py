@@ -17,6 +17,7 @@ numbers: as easy as 1, 2, 3, 2011), and SFC64 in NumPy and for MXNet on a CPU (D
 import copy
 import math
 import numbers
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -217,20 +218,41 @@ def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.nda
     return drawn[:count].reshape(shape)
 
 
+def axes_of(axes: Iterable[int]) -> tuple[int, ...]:
+    """Return the axes along which a mask is shared as a tuple.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If they are not integers.
+
+    Examples
+    --------
+    >>> axes_of([2, 3])
+    (2, 3)
+    """
+    if isinstance(axes, tuple) and not axes:  # the usual case
+        return axes
+    try:
+        return tuple(operator.index(axis) for axis in axes)
+    except TypeError:
+        raise ArgumentTypeError(f"Expected axes to be integers, such as (2, 3). Received: {axes!r}") from None
+
+
 def shape_of_mask(shape: Sequence[int], axes: Iterable[int] = ()) -> tuple[int, ...]:
     """Return the shape of a mask that is the same along some axes of an array: it is 1 there.
 
     Raises
     ------
-    ArgumentError
-        If the array has no such axis.
+    ArgumentError, ArgumentTypeError
+        If the array has no such axis, or they are not integers.
 
     Examples
     --------
     >>> shape_of_mask((32, 3, 28, 28), axes=(2, -1))
     (32, 3, 1, 1)
     """
-    n, shared = len(shape), tuple(axes)
+    n, shared = len(shape), axes_of(axes)
     for axis in shared:
         if not -n <= axis < n:
             raise ArgumentError(f"Expected axes of an array of {n} axes. Received: {axis}")

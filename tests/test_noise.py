@@ -111,6 +111,9 @@ def test_masks_are_shared_along_axes(d2l):
     for wrong in [(3,), (-4,)]:
         with pytest.raises(ValueError, match=r"Expected axes of an array of 3 axes. Received: "):
             d2ldrop.dropout_layer(X, 0.5, axes=wrong)
+    for wrong in [0, 1, (1.5,), "1", None]:
+        with pytest.raises(TypeError, match=r"Expected axes to be integers, such as \(2, 3\). Received: "):
+            d2ldrop.dropout_layer(X, 0.5, axes=wrong)
 
 
 def test_a_dropped_inf_becomes_zero_along_axes(d2l):

@@ -55,7 +55,7 @@ def draw_mask(X: Array, p: Odds, key: Array | None = None, axes: Iterable[int] =
     UsageError
         If `key` is missing where JAX traces outside of a module: the compiled code would have one constant mask.
     """
-    shape = shape_of_mask(X.shape, axes) if axes else X.shape
+    shape = shape_of_mask(X.shape, axes)
     if (rng := shared_generator()) is not None:
         drawn = jax.ShapeDtypeStruct(shape, f"uint{max(p.bits, 8)}")
         lane = io_callback(partial(lanes, shape, rng, p.bits), drawn, ordered=True)

@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 from d2ldrop.errors import not_an_array
 from d2ldrop.mxnet.arrays import is_array
 from d2ldrop.mxnet.masks import first_along, product, real_floats
-from d2ldrop.randomness import odds
+from d2ldrop.randomness import axes_of, odds
 
 NEARLY_ONE = 1 - 257 / 2**24  # for a larger rate, among those of float32, 1 / (1 - rate) is more than float16 holds
 
@@ -24,7 +24,7 @@ class GluonDropout(nn.Dropout):
 
     def __init__(self, rate: float, axes: Iterable[int] = (), **kwargs: Any):
         odds(rate, "rate")  # checks it
-        super().__init__(float(rate), tuple(axes), **kwargs)
+        super().__init__(float(rate), axes_of(axes), **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles hold: all but the graph of a hybridized layer, which is made again."""

@@ -14,7 +14,7 @@ from mxnet import autograd, gluon, np
 
 from d2ldrop.errors import UsageError, not_an_array, not_real
 from d2ldrop.mxnet.arrays import host_generator, is_array
-from d2ldrop.randomness import Odds, lanes, shape_of_mask, shared_generator
+from d2ldrop.randomness import Odds, axes_of, lanes, shape_of_mask, shared_generator
 
 
 def real_floats(X: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ def draw_mask(X: np.ndarray, p: Odds, axes: Iterable[int] = ()) -> Any:
         a CPU the mask is on the host: NumPy draws it while MXNet's engine works on what came before. In the graph of a
         hybridized block it is a symbol, and is drawn each time the graph runs.
     """
-    rng, axes = shared_generator(), tuple(axes)
+    rng, axes = shared_generator(), axes_of(axes)
     if isinstance(X, mx.sym.Symbol):
         _refuse_shared()
         ones = mx.sym.ones_like(first_along(X, axes))
@@ -73,7 +73,7 @@ def _refuse_shared() -> None:
 
 def first_along(X: np.ndarray, axes: Iterable[int]) -> Any:
     """Return the first elements of `X` along some axes, where its size becomes 1, in MXNet's older namespace."""
-    H, F, axes = X.as_nd_ndarray(), mx.sym if isinstance(X, mx.sym.Symbol) else mx.nd, tuple(axes)
+    H, F, axes = X.as_nd_ndarray(), mx.sym if isinstance(X, mx.sym.Symbol) else mx.nd, axes_of(axes)
     if axes and F is mx.nd:
         shape_of_mask(X.shape, axes)  # checks them
     for axis in axes:

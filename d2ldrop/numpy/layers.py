@@ -7,7 +7,7 @@ import numpy as np
 
 from d2ldrop.numpy.arrays import entropy
 from d2ldrop.numpy.masks import dropout_mask, masked, real_floats
-from d2ldrop.randomness import initial_weights, odds
+from d2ldrop.randomness import axes_of, initial_weights, odds
 
 
 def affine(X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -226,7 +226,7 @@ class Dropout(Layer):
 
     def __init__(self, dropout: float, *, axes: Iterable[int] = ()):
         odds(dropout)  # checks it
-        self.dropout, self.axes = dropout, tuple(axes)
+        self.dropout, self.axes = dropout, axes_of(axes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dropout}" + (f", axes={self.axes})" if self.axes else ")")

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from d2ldrop.errors import ArgumentError, ArgumentTypeError, not_an_array, not_real
-from d2ldrop.randomness import Odds, lanes, shape_of_mask, shared_generator
+from d2ldrop.randomness import Odds, axes_of, lanes, shape_of_mask, shared_generator
 from d2ldrop.tf.arrays import is_array
 
 _generator: ContextVar[Any] = ContextVar("_generator", default=None)
@@ -70,7 +70,7 @@ def draw_mask(X: tf.Tensor, p: Odds, axes: Iterable[int] = ()) -> tf.Tensor:
     if isinstance(X, tf.RaggedTensor):
         return X.with_flat_values(draw_mask(X.flat_values, p, _axes_of_flat(axes)))
     kind = tf.uint16 if p.bits == 16 else tf.uint8
-    shape = _shape_of_mask(X, tuple(axes))
+    shape = _shape_of_mask(X, axes_of(axes))
     if (rng := shared_generator()) is not None:  # in a compiled function, too, this calls back to the host
         drawn = tf.numpy_function(lambda shape: lanes(tuple(shape), rng, p.bits), [shape], kind)
         return tf.reshape(drawn, shape) > p.threshold - 1
@@ -94,7 +94,7 @@ def _shape_of_mask(X: tf.Tensor, axes: tuple[int, ...]) -> Any:
 
 def _axes_of_flat(axes: Iterable[int]) -> tuple[()]:
     """Return the axes along which the values of a RaggedTensor share one draw: none, as in TensorFlow's own dropout."""
-    if shared := tuple(axes):
+    if shared := axes_of(axes):
         raise ArgumentError(f"Expected no axes for a RaggedTensor, whose rows differ in length. Received: {shared}")
     return ()
 
@@ -132,7 +132,7 @@ def keep_mask(X: tf.Tensor, p: Odds, axes: Iterable[int] = (), key: Any = None) 
     if isinstance(X, tf.RaggedTensor):
         return X.with_flat_values(keep_mask(X.flat_values, p, _axes_of_flat(axes)))
     with tf.device(X.device):
-        return tf.fill(_shape_of_mask(X, tuple(axes)), p.threshold == 0)
+        return tf.fill(_shape_of_mask(X, axes_of(axes)), p.threshold == 0)
 
 
 @tf.autograph.experimental.do_not_convert

@@ -49,7 +49,7 @@ def dropout_layer(X: Tensor, dropout: float, *, axes: Iterable[int] = ()) -> Ten
     if X.is_nested:
         no_axes(axes)
         return by_rows(X, dropout_layer(X.values(), dropout))
-    if has_own_kernel(X) and not axes:
+    if has_own_kernel(X, axes):
         return drop_on_gpu(X, p)
     mask = draw_mask(X, p, axes)  # keeps with probability 1 - p
     return masked(X, mask, p.scale)  # X / (1 - p) where it is kept, else 0

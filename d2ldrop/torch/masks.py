@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from d2ldrop.errors import ArgumentError, ArgumentTypeError, not_an_array, not_real
-from d2ldrop.randomness import Odds, lanes, shape_of_mask, shared_generator
+from d2ldrop.randomness import Odds, axes_of, lanes, shape_of_mask, shared_generator
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # new in PyTorch 2.7
@@ -45,6 +45,7 @@ def draw_mask(X: Tensor, p: Odds, axes: Iterable[int] = ()) -> Tensor:
     Along `axes` the mask has size 1: one draw is shared. The random bits come from PyTorch's generator of the tensor's
     device (a Mersenne Twister; on GPUs Philox).
     """
+    axes = axes_of(axes)
     shape = shape_of_mask(X.shape, axes) if axes else X.shape
     if (rng := _host_generator()) is not None:
         keep = lanes(tuple(shape), rng, p.bits) >= p.threshold
@@ -106,9 +107,9 @@ def masked(X: Tensor, mask: Tensor, scale: float) -> Tensor:
     return Y
 
 
-def has_own_kernel(X: Tensor) -> bool:
-    """Return True if `X` is on a GPU, its mask is not shared with other frameworks, and no program is exported."""
-    return X.is_cuda and _host_generator() is None and not _is_exporting()
+def has_own_kernel(X: Tensor, axes: Iterable[int]) -> bool:
+    """Return True if `X` is on a GPU, no draws are shared, neither along axes nor by frameworks, and nothing exported."""
+    return X.is_cuda and not axes_of(axes) and _host_generator() is None and not _is_exporting()
 
 
 def drop_on_gpu(X: Tensor, p: Odds) -> Tensor:
@@ -133,7 +134,7 @@ def no_axes(axes: Iterable[int]) -> None:
     ArgumentError
         If there are axes.
     """
-    if shared := tuple(axes):
+    if shared := axes_of(axes):
         raise ArgumentError(f"Expected no axes for a nested tensor, whose rows differ in length. Received: {shared}")
 
 
