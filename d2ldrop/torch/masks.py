@@ -108,7 +108,7 @@ def masked(X: Tensor, mask: Tensor, scale: float) -> Tensor:
 
 
 def has_own_kernel(X: Tensor, axes: Iterable[int]) -> bool:
-    """Return True if `X` is on a GPU, no draws are shared, neither along axes nor by frameworks, and nothing exported."""
+    """Return True if `X` is on a GPU, no draw is shared along axes or between frameworks, and nothing is exported."""
     return X.is_cuda and not axes_of(axes) and _host_generator() is None and not _is_exporting()
 
 
