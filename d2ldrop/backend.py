@@ -157,6 +157,11 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
     def where(self, mask: ArrayT, X: ArrayT, value: float) -> ArrayT:
         """Return `X` where the mask is true, and elsewhere a number; the dtype is that of `X`."""
 
+    def sum_along(self, X: ArrayT, axis: int) -> ArrayT:
+        """Return the sums of an array along an axis."""
+        total: ArrayT = X.sum(axis)  # type: ignore[attr-defined]
+        return total
+
     def dtype_like(self, Y: ArrayT, X: ArrayT) -> ArrayT:
         """Return the result of arithmetic on `X` and Python's numbers in the dtype of `X`, which it mostly has."""
         return Y

@@ -11,8 +11,8 @@ is new at each call, and `key`, for JAX alone, decides it. Errors are those of `
 import math
 from typing import Any
 
-from d2ldrop.backend import AnyBackend, Array, backend, backend_for, dropout_layer, keyword_of, left_alone
-from d2ldrop.errors import ArgumentError
+from d2ldrop.backend import AnyBackend, Array, backend_for, dropout_layer, keyword_of, left_alone
+from d2ldrop.errors import ArgumentError, UsageError
 from d2ldrop.hyperparameters import number
 from d2ldrop.randomness import odds, probability
 
@@ -83,7 +83,7 @@ def channel_dropout_layer(X: Array, dropout: float, *, key: Any = None) -> Array
     CVPR (2015), where it is called SpatialDropout.
     """
     found, X = _floats(X, key)
-    n = len(X.shape)
+    n = len(_shape(X))
     if n < 2:
         raise ArgumentError(f"Expected X to be samples with channels, of 2 axes or more. Received: {n} axes")
     axes = range(1, n - 1) if found.channels_last else range(2, n)
@@ -118,10 +118,13 @@ def dropconnect_layer(X: Array, W: Array, dropout: float, *, per_sample: bool = 
     """
     found, W = _floats(W, key)
     X = found.real_floats(X)
+    shape, weights = _shape(X), _shape(W)
+    if (len(shape), len(weights)) != (2, 2) or (None not in (shape[1], weights[0]) and shape[1] != weights[0]):
+        raise ArgumentError(f"Expected X (N, inputs) and W (inputs, outputs). Received: {shape} and {weights}")
     if not per_sample:
         return X @ dropout_layer(W, dropout, key=key)
-    products = dropout_layer(X[:, :, None] * W, dropout, key=key)  # x_i w_ij for each sample, kept or not
-    return backend(found.name).reduce_sum(products, 1)
+    products = dropout_layer(X[:, :, None] * W[None], dropout, key=key)  # x_i w_ij for each sample, kept or not
+    return found.sum_along(products, 1)
 
 
 @left_alone
@@ -138,6 +141,20 @@ def input_noise(X: Array, sigma: float, *, key: Any = None) -> Array:
     found, X = _floats(X, key)
     deviation = number("sigma", sigma)
     return X if deviation == 0 else found.dtype_like(X + deviation * found.normal_like(X, key), X)
+
+
+def _shape(X: Any) -> tuple[Any, ...]:
+    """Return the sizes of an array, None where a compiler does not know one.
+
+    Raises
+    ------
+    UsageError
+        If not even their number is known.
+    """
+    try:
+        return tuple(X.shape)
+    except (AttributeError, ValueError):
+        raise UsageError("Expected an array with a known number of axes. Received: one of a graph") from None
 
 
 def _floats(X: Any, key: Any) -> tuple[AnyBackend, Any]:

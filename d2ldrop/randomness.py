@@ -186,10 +186,12 @@ def odds(dropout: Any, name: str = "dropout") -> Odds:
 
 def _as_real(value: Any, name: str) -> float:
     """Return the value of a real number, or of an array or tensor that holds just one."""
-    real = isinstance(value, numbers.Real)
-    if real or (math.prod(getattr(value, "shape", (0,))) == 1 and not isinstance(value, (str, bytes))):
-        with suppress(TypeError, ValueError, OverflowError):  # text, complex numbers; 10**400
-            return float(value)
+    real, dtype = isinstance(value, numbers.Real), str(getattr(value, "dtype", ""))
+    other = isinstance(value, (str, bytes)) or any(kind in dtype for kind in ("U", "S", "str", "object", "complex"))
+    if real or (math.prod(getattr(value, "shape", (0,))) == 1 and not other):
+        # 10**400; what a framework traces, or has no values of
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+            return float(value.item() if hasattr(value, "item") else value)
     if real:
         return math.inf
     raise ArgumentTypeError(f"Expected {name} to be a number in [0, 1]. Received: {value!r}")

@@ -17,6 +17,9 @@ LAYERS = {
 }
 
 
+WRONG_SHAPES = [((2, 5, 3), (3, 3)), ((2, 3), (1, 4)), ((2, 1), (3, 4)), ((2, 3), (3,)), ((3,), (3, 4))]
+
+
 def layer(name):
     return getattr(d2ldrop, name)
 
@@ -342,3 +345,43 @@ def test_noise_in_a_graph_of_mxnet(d2l, name):
     block, X = Noisy(), d2l.ones((5, 6))
     block.hybridize()
     assert (host(d2l, block(X)) != host(d2l, block(X))).any()
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("shapes", WRONG_SHAPES)
+def test_dropconnect_refuses_shapes_that_do_not_match(d2l, shapes, per_sample):
+    X, W = map(d2l.ones, shapes)
+    with pytest.raises(ValueError, match=r"Expected X \(N, inputs\) and W \(inputs, outputs\). Received: "):
+        d2ldrop.dropconnect_layer(X, W, 0.5, per_sample=per_sample)
+
+
+def test_text_and_huge_numbers_are_no_probabilities(d2l):
+    for wrong in (np.array("0.5"), 10**400, np.array(0.5j)):
+        with pytest.raises((TypeError, ValueError), match=r"Expected dropout to be a number in \[0, 1\]"):
+            d2ldrop.dropout_layer(d2l.ones((3,)), wrong)
+    with pytest.raises(ValueError, match="Expected sigma to be"):
+        d2ldrop.input_noise(d2l.ones((3,)), 10**400)
+    assert set(host(d2l, d2ldrop.dropout_layer(d2l.ones((100,)), np.array([0.5])))) == {0.0, 2.0}
+
+
+@pytest.mark.only_numpy
+def test_noise_of_a_matrix_is_no_matrix_product(d2l):
+    X = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    with np.testing.suppress_warnings() as ignored:
+        ignored.filter(PendingDeprecationWarning)
+        Y = d2ldrop.gaussian_dropout_layer(np.matrix(X), 1e-12)
+    np.testing.assert_allclose(Y, X, rtol=1e-4)
+
+
+@pytest.mark.only_mxnet
+def test_noise_that_asks_for_axes_is_refused_in_a_graph(d2l):
+    from mxnet import gluon
+
+    class Noisy(gluon.HybridBlock):
+        def hybrid_forward(self, F, X):
+            return d2ldrop.channel_dropout_layer(X, 0.5)
+
+    block = Noisy()
+    block.hybridize()
+    with pytest.raises(d2ldrop.UsageError, match="Expected an array with a known number of axes"):
+        block(d2l.ones((2, 3, 4, 5)))

@@ -172,7 +172,8 @@ def test_export_with_symbolic_shapes(form, shape):
     words = jax.random.key_data(KEY)
     symbolic = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
     exported = export.export(jax.jit(form))(symbolic, words)
-    exported = export.deserialize(exported.serialize())
+    if importlib.util.find_spec("flatbuffers"):  # which JAX writes files with
+        exported = export.deserialize(exported.serialize())
     for rows in (40, 7):
         np.testing.assert_array_equal(check(exported.call(X[:rows], words)), check(form(X[:rows], words)))
     differ(check(exported.call(X, words)), check(exported.call(X, jax.random.key_data(OTHER))))
@@ -220,12 +221,10 @@ def test_debug_nans(form):
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
-def test_float8_as_flax_takes_it(form, dtype):
-    ones = jnp.ones((40, 50), dtype)
-    expected = nn.Dropout(P, deterministic=False).apply({}, ones, rngs={"dropout": KEY})
-    Y = form(ones, KEY)
-    assert Y.dtype == expected.dtype
-    assert set(np.asarray(Y, np.float32).ravel()) == set(np.asarray(expected, np.float32).ravel())
+def test_floats_of_8_bits_are_refused(form, dtype):
+    """Their numbers are too few to be divided by 1 - p; Flax rounds."""
+    with pytest.raises(TypeError, match=r"Expected X to hold real numbers of 16 to 64 bits. Received: float8"):
+        form(jnp.ones((40, 50), dtype), KEY)
 
 
 def test_several_devices():
@@ -733,8 +732,7 @@ def test_nnx_transforms():
     np.testing.assert_array_equal(kept(pure(state, X)), kept(nnx.clone(net)(X)))
     dropped = kept(nnx.clone(net)(X))
     gradient = nnx.grad(lambda net: net(X).sum())(net)
-    bias = gradient["lin"]["bias"]
-    bias = bias[...] if not hasattr(bias, "value") else bias.value
+    bias = d2ldrop.backend("jax").numpy(gradient["lin"]["bias"])
     np.testing.assert_allclose(bias, 2 * dropped.sum(axis=0), rtol=1e-5)
     assert (kept(net(X)) != dropped).any()  # the gradient has drawn a mask
 

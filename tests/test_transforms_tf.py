@@ -634,3 +634,71 @@ def test_models_that_ask_for_the_number_of_samples_need_to_know_it(d2l, own):
     assert tf.function(model)(inputs()).shape == (8, 10)
     with pytest.raises((TypeError, ValueError), match="None"):
         tf.function(model, input_signature=[tf.TensorSpec((None, 8, 8, 1))])(inputs())
+
+
+def test_what_cannot_be_made_again_is_not_saved(d2l, tmp_path):
+    class Forgetful(d2l.Classifier):
+        def __init__(self, rate=0.5):
+            super().__init__()
+            self.net = tf.keras.Sequential([tf.keras.layers.Dropout(rate), tf.keras.layers.Dense(3)])
+
+    class Listed(d2l.Classifier):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters()
+            self.dense = tf.keras.layers.Dense(3)
+
+        def forward(self, X):
+            return self.dense(tf.concat(list(X), axis=1))
+
+    X = tf.ones((4, 5))
+    for model, given, sentence in [
+        (Forgetful(0.1), X, "It did not keep: rate"),
+        (Listed(), [X, X], "Expected Listed to be called with tensors"),
+    ]:
+        model(given)
+        with pytest.raises(d2ldrop.UsageError, match=sentence):
+            model.save(tmp_path / "model.keras")
+
+
+def test_a_first_call_that_fails_leaves_no_dropout_on(d2l):
+    class Late(d2l.Classifier):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters()
+            self.width = None
+            self.net = tf.keras.Sequential([tf.keras.layers.Dense(8), tf.keras.layers.Dropout(0.5)])
+
+        def forward(self, X):
+            H = self.net(X)
+            return tf.reshape(H, (-1, self.width))
+
+    class Lazy(d2l.Classifier):
+        net = None
+
+        def forward(self, X):
+            if self.net is None:
+                self.net = tf.keras.Sequential([tf.keras.layers.Dense(8), tf.keras.layers.Dropout(0.5)])
+            return self.net(X)
+
+    X, late, lazy = tf.ones((4, 5)), Late(), Lazy()
+    with pytest.raises(ValueError, match="Late"):
+        late(X, training=True)
+    late.width = 8
+    lazy(X, training=True)
+    for model in (late, lazy):
+        np.testing.assert_array_equal(model(X), model(X))
+
+
+def test_axes_of_an_unknown_rank_are_checked_when_the_function_runs(d2l):
+    signature = [tf.TensorSpec(None, tf.float32)]
+    for axes in [(5,), (-7,)]:
+        drop = tf.function(lambda X, axes=axes: d2l.dropout_layer(X, 0.5, axes=axes), input_signature=signature)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Expected axes of the array"):
+            drop(tf.ones((40, 6)))
+
+
+def test_places_of_tensors_are_refused_with_our_own_errors(d2l):
+    for layer in (d2ldrop.dropout_layer, d2ldrop.gaussian_dropout_layer):
+        with pytest.raises(TypeError, match="Expected"):
+            layer(tf.keras.Input((3,)), 0.5)

@@ -729,6 +729,12 @@ def test_other_kinds_of_dropout_stay(d2l):
     assert kinds_of(attention) == []
 
 
+def test_replace_dropout_refuses_what_is_no_network(d2l):
+    for wrong in (len, [nn.Dropout(0.5)], None):
+        with pytest.raises(TypeError, match="Expected model to be a network"):
+            d2l.replace_dropout(wrong)
+
+
 def test_replace_dropout_refuses_impossible_p_and_changes_nothing_then(d2l):
     net = network()
     net[2]["deep"].p = math.nan

@@ -60,12 +60,18 @@ reduce_sum, reduce_mean, argmax, size, to = jnp.sum, jnp.mean, jnp.argmax, jnp.s
 
 def value_of(X: Any) -> Any:
     """Return the array that a variable of Flax holds, and anything else as it is."""
-    return X.__jax_array__() if hasattr(type(X), "__jax_array__") else X
+    return X.__jax_array__() if _is_variable(X) else X
+
+
+def _is_variable(X: Any) -> bool:
+    """Return True if `X` is a variable of Flax; other libraries give their arrays that method, too."""
+    kind = type(X)
+    return hasattr(kind, "__jax_array__") and any(base.__module__.startswith("flax.") for base in kind.__mro__)
 
 
 def is_array(X: Any) -> bool:
     """Return True if `X` is an array of JAX; what `jax.jit` and the like trace counts as one, and variables of Flax."""
-    return isinstance(X, Array) or hasattr(type(X), "__jax_array__")
+    return isinstance(X, Array) or _is_variable(X)
 
 
 def array(X: Any, device: jax.Device | None = None) -> Array:

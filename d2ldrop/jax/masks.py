@@ -35,7 +35,7 @@ def real_floats(X: Any) -> Array:
     X = value_of(X)
     if not isinstance(X, Array):
         raise not_an_array(X, "jax")
-    if jnp.issubdtype(X.dtype, jnp.floating):
+    if jnp.issubdtype(X.dtype, jnp.floating) and X.dtype.itemsize > 1:
         return X
     if not jnp.issubdtype(X.dtype, jnp.integer) and X.dtype != bool:
         raise not_real(X.dtype)

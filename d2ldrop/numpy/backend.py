@@ -33,8 +33,13 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
     entropy, isolated = staticmethod(arrays.entropy), staticmethod(arrays.generator.isolated)
-    real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
+    keep_mask = staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
+
+    def real_floats(self, X: np.ndarray) -> np.ndarray:
+        """Return an array of real numbers as floats; not as a matrix, whose `*` is the matrix product."""
+        X = masks.real_floats(X)
+        return np.asarray(X) if isinstance(X, np.matrix) else X
 
     def dtype_like(self, Y: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Return `Y` in the dtype of `X`: in NumPy 1, an array of shape () times a number of Python is float64."""

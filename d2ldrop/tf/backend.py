@@ -74,6 +74,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     entropy, is_tracing = staticmethod(arrays.entropy), staticmethod(tf.inside_function)
     real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
+    sum_along = staticmethod(tf.reduce_sum)
     clip_gradients = staticmethod(lambda grad_clip_val, model: _clipped(grad_clip_val, model))
 
     def place(self, values: Iterable[Any], device: str) -> tuple[tf.Tensor, ...]:

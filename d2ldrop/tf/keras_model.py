@@ -1,12 +1,13 @@
 """What models in the book's style need of Keras that `tf.keras.Model` does not do by itself."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
-from d2ldrop.errors import BackendError
+from d2ldrop.errors import BackendError, UsageError
 from d2ldrop.tf.arrays import entropy
 
 if tf.keras.backend.backend() != "tensorflow":
@@ -48,15 +49,21 @@ class Model(tf.keras.Model):
             kwargs.setdefault("training", self.training)
         if not self.built:
             self.built = True  # Keras has nothing to build: the layers inside create their variables when called
-        nets = [net for net in self._flatten_layers() if isinstance(net, tf.keras.Sequential) and not net.built]
-        outputs = super().__call__(*inputs, **kwargs)
-        if nets:
-            _building_again(nets=nets)
+        built = {id(net) for net in self._built_nets()}
+        try:
+            outputs = super().__call__(*inputs, **kwargs)
+        finally:
+            if nets := [net for net in self._built_nets() if id(net) not in built]:
+                _building_again(nets=nets)
         if self._build_shapes_dict is None:  # Keras' note of what saved and exported models take
             shapes = [tf.TensorShape(getattr(X, "shape", None)) for X in inputs]
             if all(shape.rank for shape in shapes):
                 self._build_shapes_dict = {f"X{k}_shape": (None, *shape[1:]) for k, shape in enumerate(shapes)}
         return outputs
+
+    def _built_nets(self) -> list[Any]:
+        """Return the sequential networks inside that are built."""
+        return [net for net in self._flatten_layers() if isinstance(net, tf.keras.Sequential) and net.built]
 
     def call(self, X: tf.Tensor, *more: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Call `forward`; Keras calls this method."""
@@ -76,13 +83,43 @@ class Model(tf.keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the hyperparameters, in the form in which Keras keeps them in files."""
+        """Return the hyperparameters, in the form in which Keras keeps them in files.
+
+        Raises
+        ------
+        UsageError
+            If there are other arguments of `__init__`: without them, it could not make the same model again.
+        """
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        _, *arguments = inspect.signature(type(self).__init__).parameters.values()
+        names = {argument.name for argument in arguments if argument.kind not in kinds}
+        if lost := sorted(names - {*getattr(self, "hparams", {})}):
+            raise UsageError(
+                f"Expected save_hyperparameters() in {type(self).__name__} to keep all arguments of __init__, from "
+                f"which Keras makes the model again. It did not keep: {', '.join(lost)}"
+            )
         return {name: _serialize(value) for name, value in getattr(self, "hparams", {}).items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Return a model with these hyperparameters."""
         return cls(**{name: _deserialize(value, custom_objects) for name, value in config.items()})
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Return the shapes of the inputs, in the form in which Keras keeps them in files.
+
+        Raises
+        ------
+        UsageError
+            If the model was called with something else than tensors, one after the other: it could not be called again.
+        """
+        if self.weights and not self._build_shapes_dict:
+            raise UsageError(
+                f"Expected {type(self).__name__} to be called with tensors, each as an argument without a name. "
+                "It was called with others, which Keras could not make again."
+            )
+        config: dict[str, Any] | None = super().get_build_config()
+        return config
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Create the variables, when Keras loads or clones a model that had them, by a call with zeros."""

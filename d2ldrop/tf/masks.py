@@ -88,7 +88,16 @@ def _shape_of_mask(X: tf.Tensor, axes: tuple[int, ...]) -> Any:
             return shape
     if not axes:
         return tf.shape(X)
-    is_shared = tf.reduce_any(tf.range(tf.rank(X))[:, None] == tf.constant(axes) % tf.rank(X), axis=1)
+    rank = tf.rank(X)  # known when the compiled function runs
+    with tf.control_dependencies(
+        [
+            tf.debugging.assert_less(max(axes), rank, message=f"Expected axes of the array. Received: {axes}"),
+            tf.debugging.assert_greater_equal(
+                min(axes), -rank, message=f"Expected axes of the array. Received: {axes}"
+            ),
+        ]
+    ):
+        is_shared = tf.reduce_any(tf.range(rank)[:, None] == tf.constant(axes) % rank, axis=1)
     return tf.where(is_shared, 1, tf.shape(X))
 
 

@@ -65,13 +65,15 @@ def replace_dropout(model: ModelT, back: bool = False) -> ModelT:
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If a layer's `p` is not a real number in [0, 1]; then no layer is changed.
+        If `model` is no network, or a layer's `p` is not a real number in [0, 1]; then no layer is changed.
 
     Notes
     -----
     Subclasses of `nn.Dropout`, and `nn.Dropout1d`, `nn.AlphaDropout` and so on, stay. So does what drops without a
     layer: the attention weights of `nn.MultiheadAttention`, the layers of `nn.LSTM`, calls of `F.dropout`.
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"Expected model to be a network, an nn.Module. Received: {model!r}")
     old, new = (Dropout, nn.Dropout) if back else (nn.Dropout, Dropout)
     layers = [layer for layer in model.modules() if type(layer) is old]
     for layer in layers:
