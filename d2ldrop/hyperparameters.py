@@ -1,6 +1,7 @@
 """Remember what an object was made with, and add methods to a class after the fact."""
 
 import inspect
+import math
 import numbers
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -127,6 +128,10 @@ def positive(name: str, value: Any) -> int:
 
 def number(name: str, value: Any) -> float:
     """Return a number, finite and not negative, that the argument `name` was given."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= sys.float_info.max:  # type: ignore[operator]
+    try:
+        found = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # 10**400
+        found = math.inf
+    if not 0 <= found < math.inf:  # also false for nan
         raise ArgumentError(f"Expected {name} to be a number of at least 0. Received: {value!r}")
-    return float(value)
+    return found

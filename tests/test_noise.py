@@ -1,6 +1,7 @@
 """The other noise layers, in every backend: statistics against their formulas, gradients, dtypes, errors."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -367,8 +368,8 @@ def test_text_and_huge_numbers_are_no_probabilities(d2l):
 @pytest.mark.only_numpy
 def test_noise_of_a_matrix_is_no_matrix_product(d2l):
     X = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    with np.testing.suppress_warnings() as ignored:
-        ignored.filter(PendingDeprecationWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # of matrices
         Y = d2ldrop.gaussian_dropout_layer(np.matrix(X), 1e-12)
     np.testing.assert_allclose(Y, X, rtol=1e-4)
 
