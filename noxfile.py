@@ -65,9 +65,10 @@ def tests(session: nox.Session, backend: str) -> None:
 
 @nox.session
 def tests_all(session: nox.Session) -> None:
-    """Run all tests where all frameworks are installed."""
+    """Run all tests where all frameworks are installed, in two processes of one thread each."""
     session.install(ALL, *group("test"), "-e", ".[all]")
-    session.run("pytest", *session.posargs, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
+    env = {"D2LDROP_BACKENDS": ",".join(BACKENDS), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    session.run("pytest", *(session.posargs or ["-n2", "--dist=loadfile"]), env=env)
 
 
 @nox.session
