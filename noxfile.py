@@ -19,7 +19,7 @@ ALL = "-cconstraints-all.txt"  # all frameworks at once: MXNet needs NumPy 1
 EACH = "-cconstraints.txt"  # any of the others: NumPy 2
 LOWEST = "-cconstraints-lowest.txt"  # the lower bounds in pyproject.toml
 SLOW = "--ignore=tests/test_chapter.py"  # ten epochs of the real data, which `tests_all` trains
-CORE = [f"tests/test_{name}.py" for name in ("dropout", "functional", "models", "readers", "seam", "weights")]
+CORE = [f"tests/test_{name}.py" for name in ("dropout", "functional", "models", "noise", "readers", "seam", "weights")]
 
 
 def group(*names: str) -> list[str]:
@@ -65,9 +65,10 @@ def tests(session: nox.Session, backend: str) -> None:
 
 @nox.session
 def tests_all(session: nox.Session) -> None:
-    """Run all tests where all frameworks are installed."""
+    """Run all tests where all frameworks are installed, in two processes of one thread each."""
     session.install(ALL, *group("test"), "-e", ".[all]")
-    session.run("pytest", *session.posargs, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
+    env = {"D2LDROP_BACKENDS": ",".join(BACKENDS), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    session.run("pytest", *(session.posargs or ["-n2", "--dist=loadfile"]), env=env)
 
 
 @nox.session

@@ -17,6 +17,13 @@ from d2ldrop.errors import (
     UsageError,
     WeightsError,
 )
+from d2ldrop.noise import (
+    alpha_dropout_layer,
+    channel_dropout_layer,
+    dropconnect_layer,
+    gaussian_dropout_layer,
+    input_noise,
+)
 from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.trainer import Trainer
@@ -43,9 +50,14 @@ __all__ = [
     "Trainer",
     "UsageError",
     "WeightsError",
+    "alpha_dropout_layer",
     "available",
     "backend",
+    "channel_dropout_layer",
+    "dropconnect_layer",
     "dropout_layer",
+    "gaussian_dropout_layer",
+    "input_noise",
     "load_model",
     "load_weights",
     "read_weights",

@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from d2ldrop.errors import ArgumentTypeError, BackendError, UsageError, WeightsError
+from d2ldrop.randomness import Odds
 
 Array = Any  # an array of some framework, where shared code handles it without looking inside
 Metrics = dict[str, Any]  # name -> the value of one batch, a scalar that is still on the device
@@ -27,6 +28,7 @@ Draw = Callable[[Shapes], dict[str, np.ndarray]]  # draws initial weights of giv
 ModelT = TypeVar("ModelT")  # the adapter's `Module`
 ArrayT = TypeVar("ArrayT")  # the framework's arrays
 DeviceT = TypeVar("DeviceT")  # the framework's devices
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class Parameter(NamedTuple):
@@ -54,6 +56,9 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
 
     label_dtype: Any = np.int64
     """The integer type in which the framework takes labels."""
+
+    takes_keys: bool = False
+    """Whether randomness may come from a key that is an argument."""
 
     stores_bytes: bool = True
     """Whether pixels are kept on the device as uint8; otherwise as float32, which takes four times the memory."""
@@ -128,8 +133,38 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         return False
 
     @abstractmethod
-    def dropout_layer(self, X: ArrayT, dropout: float) -> ArrayT:
-        """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`."""
+    def dropout_layer(self, X: ArrayT, dropout: float, *, axes: Iterable[int] = ()) -> ArrayT:
+        """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
+
+        Along `axes` all elements share one draw. Frameworks with keys take a `key` as well.
+        """
+
+    # What other noise is made of, see `d2ldrop.noise`; draws are as those of `dropout_layer`
+
+    @abstractmethod
+    def real_floats(self, X: Any) -> ArrayT:
+        """Return an array of real numbers as floats; errors as for `dropout_layer`."""
+
+    @abstractmethod
+    def keep_mask(self, X: ArrayT, p: Odds, axes: Iterable[int] = (), key: Any = None) -> ArrayT:
+        """Draw a bool for each element of `X`, true with probability 1 - p; along `axes` the mask has size 1."""
+
+    @abstractmethod
+    def normal_like(self, X: ArrayT, key: Any = None) -> ArrayT:
+        """Draw standard normal numbers in the shape and dtype of `X`, on its device."""
+
+    @abstractmethod
+    def where(self, mask: ArrayT, X: ArrayT, value: float) -> ArrayT:
+        """Return `X` where the mask is true, and elsewhere a number; the dtype is that of `X`."""
+
+    def sum_along(self, X: ArrayT, axis: int) -> ArrayT:
+        """Return the sums of an array along an axis."""
+        total: ArrayT = X.sum(axis)  # type: ignore[attr-defined]
+        return total
+
+    def dtype_like(self, Y: ArrayT, X: ArrayT) -> ArrayT:
+        """Return the result of arithmetic on `X` and Python's numbers in the dtype of `X`, which it mostly has."""
+        return Y
 
     # Models
 
@@ -517,7 +552,19 @@ def backend_of(X: Any) -> AnyBackend:
     return _backend_of_type[kind]
 
 
-def dropout_layer(X: Array, dropout: float) -> Array:
+def left_alone(function: FunctionT) -> FunctionT:
+    """Mark a function that TensorFlow's AutoGraph, which rewrites what a `tf.function` calls, is to leave as it is."""
+    function.autograph_info__ = None  # type: ignore[attr-defined]
+    return function
+
+
+def claim(found: AnyBackend, *kinds: type) -> None:
+    """Say at once to which backend arrays of some types belong, for a compiler that cannot follow the search."""
+    _backend_of_type.update(dict.fromkeys(kinds, found))
+
+
+@left_alone
+def dropout_layer(X: Array, dropout: float, *, axes: Iterable[int] = (), key: Any = None) -> Array:
     """Set each element of `X` to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
     Parameters
@@ -526,6 +573,10 @@ def dropout_layer(X: Array, dropout: float) -> Array:
         An array of any framework, of any shape. Integers are promoted to the framework's default float.
     dropout
         The probability p of dropping an element, a real number in [0, 1].
+    axes
+        Axes along which all elements share one draw, such as (2, 3) to drop whole channels of images (N, C, H, W).
+    key
+        JAX only: decides which elements are dropped. By default a new one at each call.
 
     Returns
     -------
@@ -536,7 +587,8 @@ def dropout_layer(X: Array, dropout: float) -> Array:
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If `X` is not an array, or `dropout` is not a real number in [0, 1].
+        If `X` is not an array of real numbers, `dropout` is not a real number in [0, 1], `X` has no such axes, or a key
+        is given where a framework has none.
     UsageError
         If JAX traces the code outside of a module: it needs a key, see `d2ldrop.jax.dropout_layer`.
 
@@ -560,8 +612,27 @@ def dropout_layer(X: Array, dropout: float) -> Array:
     >>> sorted(set(Y.ravel())) in ([0.0, 2.0], [0.0], [2.0])
     True
     """
+    found, X = backend_for(X)
+    return found.dropout_layer(X, dropout, axes=axes, **keyword_of(found, key))
+
+
+def backend_for(X: Any) -> tuple[AnyBackend, Any]:
+    """Return the backend that is to work on an array, and the array.
+
+    A NumPy array in a function that a framework compiles becomes a constant of that framework. Errors as for
+    `backend_of`.
+    """
     compiler = _tracing() if isinstance(X, (np.ndarray, np.generic)) else None
-    return (compiler or backend_of(X)).dropout_layer(X, dropout)
+    return (compiler, compiler.array(X)) if compiler else (backend_of(X), X)
+
+
+def keyword_of(found: AnyBackend, key: Any) -> dict[str, Any]:
+    """Return a key as the keyword argument that the backend takes, if it takes any."""
+    if found.takes_keys:
+        return {"key": key}
+    if key is None:
+        return {}
+    raise ArgumentTypeError(f"Expected no key: {found.name} has generators, which seed() seeds. Received: {key!r}")
 
 
 def _tracing() -> AnyBackend | None:

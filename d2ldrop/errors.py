@@ -1,8 +1,12 @@
 """The errors d2ldrop raises: one root, and beside it the builtin each would be without us."""
 
+from typing import Any
+
 
 class D2LDropError(Exception):
     """The root of every error that this library raises on purpose."""
+
+    ag_pass_through = True  # in a `tf.function` it stays the error that it is
 
 
 class ArgumentError(D2LDropError, ValueError):
@@ -39,3 +43,20 @@ class DivergedError(D2LDropError, ArithmeticError):
 
 class CheckpointError(D2LDropError, ValueError):
     """A checkpoint that is damaged, or of another training."""
+
+
+def not_an_array(X: Any, backend: str) -> ArgumentTypeError:
+    """Return the error for what is no array of a backend's framework."""
+    kind = type(X)
+    return ArgumentTypeError(
+        f"Expected X to be an array of {backend}. Received: {kind.__module__}.{kind.__qualname__}. "
+        f"d2ldrop.{backend}.array(X) makes one."
+    )
+
+
+def not_real(dtype: Any) -> ArgumentTypeError:
+    """Return the error for an array of numbers that dropout cannot scale."""
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", str(dtype))
+    return ArgumentTypeError(
+        f"Expected X to hold real numbers of 16 to 64 bits. Received: {str(name).rpartition('.')[2]}"
+    )

@@ -128,6 +128,10 @@ def positive(name: str, value: Any) -> int:
 
 def number(name: str, value: Any) -> float:
     """Return a number, finite and not negative, that the argument `name` was given."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < math.inf:
+    try:
+        found = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # 10**400
+        found = math.inf
+    if not 0 <= found < math.inf:  # also false for nan
         raise ArgumentError(f"Expected {name} to be a number of at least 0. Received: {value!r}")
-    return float(value)
+    return found

@@ -17,8 +17,9 @@ numbers: as easy as 1, 2, 3, 2011), and SFC64 in NumPy and for MXNet on a CPU (D
 import copy
 import math
 import numbers
+import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -131,6 +132,19 @@ class Odds(NamedTuple):
     scale: float  # 1 / (1 - p) for p = threshold / 2**bits; 0 for p = 1
     bits: int  # of a lane: 1 where p is 1/2, 8 where it is another multiple of 1/256, otherwise 16
 
+    @property
+    def p(self) -> float:
+        """The probability that these lanes realise."""
+        return self.threshold / (1 << self.bits)
+
+
+def probability(dropout: Any, name: str = "dropout") -> float:
+    """Check a probability, and return it as a number of Python; parameters and errors as for `odds`."""
+    p = _as_real(dropout, name)
+    if not 0 <= p <= 1:  # also false for nan
+        raise ArgumentError(f"Expected {name} to be a number in [0, 1]. Received: {dropout!r}")
+    return p
+
 
 def odds(dropout: Any, name: str = "dropout") -> Odds:
     """Check a dropout probability and express it in lanes.
@@ -161,9 +175,7 @@ def odds(dropout: Any, name: str = "dropout") -> Odds:
     Traceback (most recent call last):
     d2ldrop.errors.ArgumentError: Expected dropout to be a number in [0, 1]. Received: 1.2
     """
-    p = _as_real(dropout, name)
-    if not 0 <= p <= 1:  # also false for nan
-        raise ArgumentError(f"Expected {name} to be a number in [0, 1]. Received: {dropout!r}")
+    p = probability(dropout, name)
     threshold = round(p * LANES)
     if 0 < p < 1:
         threshold = min(max(threshold, 1), LANES - 1)
@@ -174,10 +186,12 @@ def odds(dropout: Any, name: str = "dropout") -> Odds:
 
 def _as_real(value: Any, name: str) -> float:
     """Return the value of a real number, or of an array or tensor that holds just one."""
-    real = isinstance(value, numbers.Real)
-    if real or (math.prod(getattr(value, "shape", (0,))) == 1 and not isinstance(value, (str, bytes))):
-        with suppress(TypeError, ValueError, OverflowError):  # text, complex numbers; 10**400
-            return float(value)
+    real, dtype = isinstance(value, numbers.Real), str(getattr(value, "dtype", ""))
+    other = isinstance(value, (str, bytes)) or any(kind in dtype for kind in ("U", "S", "str", "object", "complex"))
+    if real or (math.prod(getattr(value, "shape", (0,))) == 1 and not other):
+        # 10**400; what a framework traces, or has no values of
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+            return float(value.item() if hasattr(value, "item") else value)
     if real:
         return math.inf
     raise ArgumentTypeError(f"Expected {name} to be a number in [0, 1]. Received: {value!r}")
@@ -204,6 +218,47 @@ def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.nda
     words = rng.integers(0, 2**64, size=-(-count * bits // 64), dtype=np.uint64)
     drawn = np.unpackbits(words.view("u1")) if bits == 1 else words.view(f"u{bits // 8}")
     return drawn[:count].reshape(shape)
+
+
+def axes_of(axes: Iterable[int]) -> tuple[int, ...]:
+    """Return the axes along which a mask is shared as a tuple.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If they are not integers.
+
+    Examples
+    --------
+    >>> axes_of([2, 3])
+    (2, 3)
+    """
+    if isinstance(axes, tuple) and not axes:  # the usual case
+        return axes
+    try:
+        return tuple(operator.index(axis) for axis in axes)
+    except TypeError:
+        raise ArgumentTypeError(f"Expected axes to be integers, such as (2, 3). Received: {axes!r}") from None
+
+
+def shape_of_mask(shape: Sequence[int], axes: Iterable[int] = ()) -> tuple[int, ...]:
+    """Return the shape of a mask that is the same along some axes of an array: it is 1 there.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If the array has no such axis, or they are not integers.
+
+    Examples
+    --------
+    >>> shape_of_mask((32, 3, 28, 28), axes=(2, -1))
+    (32, 3, 1, 1)
+    """
+    n, shared = len(shape), axes_of(axes)
+    for axis in shared:
+        if not -n <= axis < n:
+            raise ArgumentError(f"Expected axes of an array of {n} axes. Received: {axis}")
+    return tuple(1 if k in shared or k - n in shared else size for k, size in enumerate(shape))
 
 
 def initial_weights(shapes: Mapping[str, tuple[int, ...]], stream: np.random.SeedSequence) -> dict[str, np.ndarray]:

@@ -47,6 +47,10 @@ def test_every_backend_is_measured_against_its_baselines(d2l, monkeypatch, tmp_p
     assert {row["who"] for row in layers} == ({"dropout_layer", "own", "product", "copy"} if baselines else set())
     assert len(layers) == (4 * 2 * len(bench.PROBABILITIES) if baselines else 0)
     assert all(row["ratio"] > 0 and row["over_floor"] > 0 for row in layers if row["who"] == "dropout_layer")
+    rows += bench.measure(d2l.name, ["transformer"], Digits, repeats=1)
+    steps = [row for row in rows if row["part"] == "transformer"]
+    assert [row["who"] for row in steps] == (["Dropout", "own"] if hasattr(baselines, "encoder_steps") else [])
+    assert all(row["ratio"] > 0 for row in steps if row["who"] == "Dropout")
     bench.draw(rows, tmp_path / "bars.svg")
     assert (tmp_path / "bars.svg").read_bytes().startswith(b"<?xml")
 

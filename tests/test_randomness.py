@@ -325,7 +325,10 @@ def test_a_numpy_array_in_a_compiled_function_of_jax(d2l):
     import jax
 
     X = np.ones(64, np.float32)
-    for dropout_layer in (d2l.dropout_layer, d2ldrop.dropout_layer):
-        with pytest.raises(d2ldrop.errors.UsageError, match="Expected a key for dropout_layer"):
-            jax.jit(lambda layer=dropout_layer: layer(X, 0.5))()
+    for layer, error, message in (
+        (d2ldrop.dropout_layer, d2ldrop.UsageError, "Expected a key for dropout_layer"),
+        (d2l.dropout_layer, d2ldrop.ArgumentTypeError, "Expected X to be an array of jax"),
+    ):
+        with pytest.raises(error, match=message):
+            jax.jit(lambda layer=layer: layer(X, 0.5))()
     assert isinstance(d2ldrop.dropout_layer(X, 0.5), np.ndarray)

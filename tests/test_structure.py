@@ -127,3 +127,22 @@ def test_nothing_that_is_read_can_run_code(module):
                 word.arg in ("shell", "allow_pickle") and getattr(word.value, "value", True) for word in node.keywords
             ), (module, node.lineno)
     assert not {name.partition(".")[0] for name in imported(TREES[module])} & FORBIDDEN
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_each_row_about_transforms_names_its_test(adapter):
+    """In `docs/transforms.md`, a framework's section names tests of its file, a row at least one."""
+    tests = Path(__file__).parent
+    page = (tests.parent / "docs" / "transforms.md").read_text(encoding="utf-8")
+    title = {"torch": "PyTorch", "tf": "TensorFlow", "jax": "JAX", "mxnet": "MXNet", "numpy": "NumPy"}[adapter]
+    section = re.search(rf"^## {title}$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)[1]
+    defined = set(
+        re.findall(r"^def (test_\w+)", (tests / f"test_transforms_{adapter}.py").read_text("utf-8"), re.MULTILINE)
+    )
+    named = re.findall(r"`(test_\w+)`", section)
+    assert named
+    assert set(named) <= defined
+    rows = [
+        line for line in section.splitlines() if line.startswith("|") and not line.startswith(("|--", "| transform"))
+    ]
+    assert all("`test_" in row.rpartition(" | ")[2] for row in rows)

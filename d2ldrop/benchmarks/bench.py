@@ -27,7 +27,7 @@ from d2ldrop.files import replacing
 from d2ldrop.studies.compare import CHAPTER, version_of
 from d2ldrop.training.trainer import Trainer
 
-PARTS = ("memory", "epochs", "layers", "scale")
+PARTS = ("memory", "epochs", "layers", "transformer", "scale")
 SHAPES = ((256, 256), (4096, 1024))
 PROBABILITIES = (0.5, 0.2)
 BATCH_SIZE = 256
@@ -44,8 +44,8 @@ def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int, 
     names
         Backends.
     parts
-        Some of `PARTS`: the memory that training takes; the time of epochs; the time of single dropout layers; how the
-        time of an epoch grows with samples, width and batch.
+        Some of `PARTS`: the memory that training takes; the time of epochs; the time of single dropout layers; the
+        time of a training step of a transformer encoder; how the time of an epoch grows with samples, width and batch.
     data_name
         The name of the data set for the command line, such as `"fashion-mnist"`.
     repeats
@@ -80,6 +80,7 @@ def measure(name: str, parts: Iterable[str], data_class: Callable[..., ArrayData
         "memory": lambda: memory(backend, data_class),
         "epochs": lambda: epochs(backend, data_class, repeats),
         "layers": lambda: layers(backend, repeats),
+        "transformer": lambda: transformer(backend, repeats),
         "scale": lambda: scale(backend, repeats),
     }
     rows = [{**about, "part": part, **row} for part in PARTS if part in parts for row in measures[part]()]
@@ -151,6 +152,16 @@ def _times(turns: int, call: Callable[[], Any]) -> Callable[[], None]:
             call()
 
     return several
+
+
+def transformer(backend: AnyBackend, repeats: int) -> list[Row]:
+    """Time a training step of a small transformer encoder, with our dropout layers and with the framework's own."""
+    baselines = baselines_of(backend.name)
+    if not hasattr(baselines, "encoder_steps"):
+        return []
+    steps: Contestants = {who: _times(5, step) for who, step in baselines.encoder_steps().items()}
+    times = {who: [seconds / 5 for seconds in values] for who, values in alternate(steps, repeats).items()}
+    return summary("step of a transformer encoder", times, {"Dropout": "own"}, {})
 
 
 def memory(backend: AnyBackend, data_class: Callable[..., ArrayData]) -> list[Row]:
@@ -256,13 +267,13 @@ def _scale(row: Row) -> tuple[float, str]:
     """Return in which unit to show a row's numbers, and by what to multiply them."""
     if row["part"] == "memory":
         return 1, "MB"
-    return (1e6, "µs") if row["part"] == "layers" else (1, "s")
+    return {"layers": (1e6, "µs"), "transformer": (1e3, "ms")}.get(row["part"], (1, "s"))
 
 
 def _cell(row: Row) -> str:
     """Return the text of a contestant's median, spread and ratios."""
     factor, unit = _scale(row)
-    digits = 3 if unit == "s" else 0
+    digits = {"s": 3, "ms": 1}.get(unit, 0)
     median, fastest, slowest = (f"{factor * row[key]:,.{digits}f}" for key in ("value", "fastest", "slowest"))
     lines = [median if fastest == slowest else f"{median} ({fastest} to {slowest})"]
     if "ratio" in row:
@@ -278,7 +289,7 @@ def draw(rows: list[Row], path: Path) -> None:
     """Draw the medians as bars, a panel for each thing that was timed; whiskers go from the fastest to the slowest."""
     from matplotlib import pyplot as plt
 
-    timed = [row for row in rows if row["part"] in ("epochs", "layers")]
+    timed = [row for row in rows if row["part"] in ("epochs", "layers", "transformer")]
     panels = list(dict.fromkeys(row["what"] for row in timed))
     names = _names(timed)
     columns = min(3, len(panels))

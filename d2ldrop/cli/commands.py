@@ -133,7 +133,7 @@ def compare(args: argparse.Namespace) -> None:
 
 def bench(args: argparse.Namespace) -> None:
     """Measure one backend in this process, several in one process each."""
-    names, parts = args.backend or list(available()), args.part or bench_module.PARTS[:3]
+    names, parts = args.backend or list(available()), args.part or bench_module.PARTS[:-1]
     if args.plot and not {"epochs", "layers"} & {*parts}:
         raise UsageError("Expected times of epochs or layers to plot. Received none: add --part epochs or layers.")
     if args.device == "cpu":

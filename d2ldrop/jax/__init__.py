@@ -65,6 +65,7 @@ from d2ldrop.jax.arrays import (
 from d2ldrop.jax.backend import backend
 from d2ldrop.jax.functional import Net, sgd
 from d2ldrop.jax.keys import get_key, seed
+from d2ldrop.jax.layers import Dropout
 from d2ldrop.jax.lesson import (
     SGD,
     Classifier,
@@ -94,6 +95,7 @@ __all__ = [
     "Classifier",
     "DataModule",
     "Digits",
+    "Dropout",
     "DropoutMLP",
     "DropoutMLPScratch",
     "FashionMNIST",

@@ -58,18 +58,31 @@ reshape, transpose, expand_dims, repeat = jnp.reshape, jnp.transpose, jnp.expand
 reduce_sum, reduce_mean, argmax, size, to = jnp.sum, jnp.mean, jnp.argmax, jnp.size, jax.device_put
 
 
+def value_of(X: Any) -> Any:
+    """Return the array that a variable of Flax holds, and anything else as it is."""
+    return X.__jax_array__() if _is_variable(X) else X
+
+
+def _is_variable(X: Any) -> bool:
+    """Return True if `X` is a variable of Flax; other libraries give their arrays that method, too."""
+    kind = type(X)
+    return hasattr(kind, "__jax_array__") and any(base.__module__.startswith("flax.") for base in kind.__mro__)
+
+
 def is_array(X: Any) -> bool:
-    """Return True if `X` is an array of JAX; what `jax.jit` and the like trace counts as one."""
-    return isinstance(X, Array)
+    """Return True if `X` is an array of JAX; what `jax.jit` and the like trace counts as one, and variables of Flax."""
+    return isinstance(X, Array) or _is_variable(X)
 
 
 def array(X: Any, device: jax.Device | None = None) -> Array:
     """Copy an array of the host, or of JAX, to the device; 64 bits become 32 unless JAX is configured to keep them."""
+    X = value_of(X)
     return jax.device_put(X if isinstance(X, Array) else np.asarray(X), device)
 
 
 def numpy(X: Array) -> np.ndarray:
     """Return an array's values on the host; bfloat16, which NumPy lacks, becomes float32."""
+    X = value_of(X)
     return np.array(X, np.float32 if X.dtype == jnp.bfloat16 else None)
 
 

@@ -11,11 +11,12 @@ from jax import numpy as jnp
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.errors import UsageError
-from d2ldrop.jax import arrays, keys, lesson, steps
+from d2ldrop.jax import arrays, keys, lesson, masks, steps
 from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
 from d2ldrop.jax.modules import COLLECTIONS, State, create, named
 from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats
+from d2ldrop.randomness import Odds
 
 
 class JaxBackend(Backend[Module, Array, jax.Device]):
@@ -26,6 +27,7 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
 
     name = "jax"
     channels_last = True
+    takes_keys = True
     models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
 
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
@@ -33,10 +35,16 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
     seed, dropout_layer = staticmethod(keys.seed), staticmethod(lesson.dropout_layer)
     entropy, isolated = staticmethod(keys.entropy), staticmethod(keys.generator.isolated)
     is_tracing = staticmethod(keys.is_tracing)
+    real_floats, where = staticmethod(masks.real_floats), staticmethod(masks.where)
+    normal_like = staticmethod(masks.normal_like)
 
     def place(self, values: Iterable[Any], device: jax.Device) -> tuple[Array, ...]:
         """Copy several arrays to the device."""
         return tuple(arrays.array(X, device) for X in values)
+
+    def keep_mask(self, X: Array, p: Odds, axes: Iterable[int] = (), key: Array | None = None) -> Array:
+        """Draw a boolean for each element of X: True with probability 1 - p; along `axes` the mask has size 1."""
+        return masks.draw_mask(X, p, key, axes)
 
     # Models
 

@@ -4,6 +4,7 @@ A model of Flax is only a description. What training changes (the parameters, th
 dropout masks) is in a `state` beside it, and each step returns a new one.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from d2ldrop.randomness import odds
 # Dropout
 
 
-def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
+def dropout_layer(X: Array, dropout: float, key: Array | None = None, *, axes: Iterable[int] = ()) -> Array:
     """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
     The same as `d2ldrop.dropout_layer`, for arrays of JAX.
@@ -34,7 +35,9 @@ def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
         The probability p of dropping an element, a real number in [0, 1].
     key
         Decides which elements are dropped: the same key, the same mask. By default a new one at each call: in a Flax
-        module from the module's stream `dropout`, elsewhere from `get_key`.
+        module from the module's stream `dropout`, or else `params`; elsewhere from `get_key`.
+    axes
+        Axes along which all elements share one draw, such as (1, 2) to drop whole channels of images (N, H, W, C).
 
     Returns
     -------
@@ -44,14 +47,14 @@ def dropout_layer(X: Array, dropout: float, key: Array | None = None) -> Array:
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If `X` is not real, or `dropout` is not a real number in [0, 1].
+        If `X` is not real, `dropout` not a real number in [0, 1], `key` not one key, or `X` has no such axes.
     UsageError
         If `key` is missing where JAX traces outside of a module: compiled code would have one constant mask.
     """
     X, p = real_floats(X), odds(dropout)
     if p.threshold == 0:
         return X
-    mask = draw_mask(X, p, key)  # keeps with probability 1 - p
+    mask = draw_mask(X, p, key, axes)  # keeps with probability 1 - p
     return masked(X, mask, p.scale)  # X / (1 - p) where it is kept, else 0
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
-import numpy as np
 from flax import linen as nn
 from flax import struct, traverse_util
 from flax.linen.kw_only_dataclasses import field
@@ -15,15 +14,12 @@ from jax import Array
 
 from d2ldrop.hyperparameters import checked
 from d2ldrop.jax.arrays import randn
-from d2ldrop.jax.keys import get_key
+from d2ldrop.jax.keys import fixed_key, get_key, is_tracing
 from d2ldrop.randomness import sharing_masks
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
 COLLECTIONS = ("params", "batch_stats")
 Variables = dict[str, Any]  # name of a collection -> nested dictionaries of arrays, as Flax has them
-
-FIXED_KEY = np.zeros(2, np.uint32)
-"""The key where nothing is trained, so that evaluation is repeatable; it matters to layers that always drop."""
 
 
 class State(TrainState):
@@ -158,7 +154,9 @@ def _callable_unbound(call: Callable[..., Any]) -> Callable[..., Any]:
     def with_own_variables(self: Any, *inputs: Any, **options: Any) -> Any:
         if self.scope is not None or self.learned is None:
             return call(self, *inputs, **options)
-        rngs = {"dropout": get_key() if self.training else FIXED_KEY}
+        rngs: dict[str, Any] = {"dropout": fixed_key()}
+        if self.training:  # where JAX compiles, a new key would be a constant: there is none, and dropout asks for one
+            rngs = {} if is_tracing() else {"dropout": get_key()}
         return self.apply(self.learned, *inputs, rngs=rngs, mutable=["batch_stats"], **options)[0]
 
     return with_own_variables

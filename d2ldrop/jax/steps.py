@@ -9,8 +9,9 @@ from jax import numpy as jnp
 
 from d2ldrop.backend import Metrics
 from d2ldrop.jax.compat import renewing
+from d2ldrop.jax.keys import fixed_key
 from d2ldrop.jax.lesson import Module
-from d2ldrop.jax.modules import FIXED_KEY, State, Variables, in_mode, loss_and_extras
+from d2ldrop.jax.modules import State, Variables, in_mode, loss_and_extras
 from d2ldrop.training.module import recorded
 
 Batch = tuple[Array, ...]
@@ -69,7 +70,7 @@ def evaluation_of(model: Module) -> Callable[[Variables, Batch], Metrics]:
     judge = in_mode(model, training=False)
 
     def evaluate(variables: Variables, batch: Batch) -> Metrics:
-        key = jnp.asarray(FIXED_KEY)
+        key = jnp.asarray(fixed_key())
         state = State(step=0, apply_fn=judge.apply, tx=None, opt_state=(), dropout_rng=key, steps=None, **variables)
         return recorded(judge.validation_step, state.params, _as_floats(batch), state)[1]
 

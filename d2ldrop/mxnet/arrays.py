@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import numpy as onp  # noqa: ICN001 - see above
 
-from d2ldrop.errors import ArgumentTypeError
+from d2ldrop.errors import not_real
 from d2ldrop.randomness import HostGenerator
 
 _first = "mxnet" not in sys.modules  # no one can have seeded it
@@ -105,7 +105,7 @@ def array(X: Any, device: mx.Context | None = None) -> np.ndarray:
         return X.as_np_ndarray().as_in_ctx(device or X.ctx)
     X = onp.asarray(X)
     if X.dtype.kind not in "fiub":
-        raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
+        raise not_real(X.dtype)
     return np.array(X, dtype=_REPLACED.get(X.dtype.name, X.dtype.name), ctx=device)
 
 

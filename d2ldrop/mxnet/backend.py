@@ -12,7 +12,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import nn
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
-from d2ldrop.mxnet import arrays, lesson
+from d2ldrop.mxnet import arrays, lesson, masks
 from d2ldrop.mxnet.lesson import Module
 from d2ldrop.training.module import recorded
 
@@ -36,7 +36,9 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
-    entropy = staticmethod(arrays.entropy)
+    entropy, real_floats = staticmethod(arrays.entropy), staticmethod(masks.real_floats)
+    keep_mask, normal_like = staticmethod(masks.keep_mask), staticmethod(masks.normal_like)
+    where = staticmethod(masks.where)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The chapter in MXNet: dropout by hand, the base classes of models, and the chapter's models."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import mxnet as mx
@@ -7,7 +8,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import nn
 
 from d2ldrop.hyperparameters import HyperParameters
-from d2ldrop.mxnet.layers import Dropout
+from d2ldrop.mxnet.layers import GluonDropout, not_hybridized
 from d2ldrop.mxnet.masks import draw_mask, masked, real_floats
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights
@@ -15,12 +16,13 @@ from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights
 # Dropout
 
 
-def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
+def dropout_layer(X: np.ndarray, dropout: float, *, axes: Iterable[int] = ()) -> np.ndarray:
     """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
     The same as `d2ldrop.dropout_layer`, for MXNet's arrays. In a hybridized block it becomes part of the graph, and
     draws a new mask each time the graph runs. Masks come from MXNet's generator of the array's device, but for arrays
-    on a CPU from NumPy's SFC64; `seed` seeds both.
+    on a CPU from NumPy's SFC64. `d2ldrop.mxnet.seed` seeds both, `mx.random.seed` only MXNet's own: to ask that one
+    for a word in each call would stop the queue of its engine.
 
     Parameters
     ----------
@@ -28,6 +30,8 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
         Any shape, dtype and device; integers are promoted to float32, MXNet's default.
     dropout
         The probability p of dropping an element, a real number in [0, 1].
+    axes
+        Axes along which all elements share one draw, such as (2, 3) to drop whole channels of images (N, C, H, W).
 
     Returns
     -------
@@ -37,12 +41,13 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If `X` is not an array of MXNet, or `dropout` is not a real number in [0, 1].
+        If `X` is no array of MXNet, `dropout` is not a real number in [0, 1], or `X` has no such axes. (In a graph,
+        where shapes are not known yet, MXNet says the last.)
     """
     X, p = real_floats(X), odds(dropout)
     if p.threshold == 0:
         return X
-    mask = draw_mask(X, p)  # true with probability 1 - p
+    mask = draw_mask(X, p, axes)  # true with probability 1 - p
     return masked(X, mask, p.scale)  # X / (1 - p) where it is true, else 0
 
 
@@ -67,6 +72,12 @@ class Module(BaseModule, nn.Block):
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the network for inputs (N, ...)."""
         return self.net(X)
+
+    def summary(self, *inputs: np.ndarray) -> None:
+        """Print the layers with the shapes of their outputs, as gluon does for what is not hybridized."""
+        with not_hybridized(self):
+            self(*inputs)  # creates parameters that are missing, for which gluon runs layers more than once
+            super().summary(*inputs)
 
     def apply_init(self, inputs: tuple[np.ndarray, ...], init: Any = None) -> None:
         """Create parameters with the shapes that `inputs` need, then apply the function `init` to each layer."""
@@ -172,8 +183,8 @@ class DropoutMLP(Classifier):
         self.save_hyperparameters(check=True)
         self.net = nn.HybridSequential()
         self.net.add(
-            nn.Dense(num_hiddens_1, activation="relu"), Dropout(dropout_1),
-            nn.Dense(num_hiddens_2, activation="relu"), Dropout(dropout_2),
+            nn.Dense(num_hiddens_1, activation="relu"), GluonDropout(dropout_1),
+            nn.Dense(num_hiddens_2, activation="relu"), GluonDropout(dropout_2),
             nn.Dense(num_outputs),
         )  # fmt: skip
         self.net.initialize()

@@ -9,7 +9,7 @@ import numpy as np
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.data import as_floats
 from d2ldrop.errors import UsageError
-from d2ldrop.numpy import arrays, lesson
+from d2ldrop.numpy import arrays, lesson, masks
 from d2ldrop.numpy.layers import Layer, Linear
 from d2ldrop.numpy.lesson import Module
 from d2ldrop.training.module import recorded
@@ -33,6 +33,17 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
     entropy, isolated = staticmethod(arrays.entropy), staticmethod(arrays.generator.isolated)
+    keep_mask = staticmethod(masks.keep_mask)
+    normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
+
+    def real_floats(self, X: np.ndarray) -> np.ndarray:
+        """Return an array of real numbers as floats; not as a matrix, whose `*` is the matrix product."""
+        X = masks.real_floats(X)
+        return np.asarray(X) if isinstance(X, np.matrix) else X
+
+    def dtype_like(self, Y: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Return `Y` in the dtype of `X`: in NumPy 1, an array of shape () times a number of Python is float64."""
+        return np.asanyarray(Y, X.dtype)
 
     # Models
 

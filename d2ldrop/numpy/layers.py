@@ -1,13 +1,13 @@
 """What networks are made of: functions with their gradients, and layers that remember what their gradients need."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from d2ldrop.numpy.arrays import entropy
-from d2ldrop.numpy.masks import dropout_mask, masked
-from d2ldrop.randomness import initial_weights, odds
+from d2ldrop.numpy.masks import dropout_mask, masked, real_floats
+from d2ldrop.randomness import axes_of, initial_weights, odds
 
 
 def affine(X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -207,24 +207,41 @@ class ReLU(Layer):
 
 
 class Dropout(Layer):
-    """`dropout_layer` while training, the identity otherwise."""
+    """`dropout_layer` while training, the identity otherwise.
+
+    Parameters
+    ----------
+    dropout
+        The probability p of dropping an element, a real number in [0, 1].
+    axes
+        Axes along which all elements share one draw, such as (2, 3) to drop whole channels of images (N, C, H, W).
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `dropout` is not a real number in [0, 1]; when the layer is called, if the input has no such axes.
+    """
 
     transient = ("mask",)
 
-    def __init__(self, dropout: float):
-        odds(dropout)
-        self.dropout = dropout
+    def __init__(self, dropout: float, *, axes: Iterable[int] = ()):
+        odds(dropout)  # checks it
+        self.dropout, self.axes = dropout, axes_of(axes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.dropout}" + (f", axes={self.axes})" if self.axes else ")")
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Draw a new mask, and apply it."""
         if not self.training:
             return X
-        self.mask = dropout_mask(X.shape, self.dropout)
+        X = real_floats(X)
+        self.mask = dropout_mask(X.shape, self.dropout, self.axes)
         return masked(X, *self.mask)
 
     def backward(self, dY: np.ndarray) -> np.ndarray:
         """Apply the same mask, and the same factor, to the gradient."""
-        return masked(dY, *self.mask) if self.training else dY
+        return masked(real_floats(dY), *self.mask) if self.training else dY
 
 
 class Sequential(Layer):

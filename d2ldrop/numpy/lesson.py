@@ -26,7 +26,7 @@ from d2ldrop.training.module import BaseClassifier, BaseModule
 # Dropout
 
 
-def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
+def dropout_layer(X: np.ndarray, dropout: float, *, axes: Iterable[int] = ()) -> np.ndarray:
     """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
     The same as `d2ldrop.dropout_layer`, for NumPy's arrays.
@@ -37,6 +37,8 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
         Any shape and dtype; integers are promoted to float64, NumPy's default.
     dropout
         The probability p of dropping an element, a real number in [0, 1].
+    axes
+        Axes along which all elements share one draw, such as (2, 3) to drop whole channels of images (N, C, H, W).
 
     Returns
     -------
@@ -46,22 +48,21 @@ def dropout_layer(X: np.ndarray, dropout: float) -> np.ndarray:
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If `X` is not real, or `dropout` is not a real number in [0, 1].
+        If `X` is no array of real numbers, `dropout` is not a real number in [0, 1], or `X` has no such axes.
 
     Examples
     --------
-    >>> X = np.arange(6.0).reshape(2, 3)
+    >>> X = np.arange(3.0)
     >>> dropout_layer(X, 0) is X
     True
     >>> dropout_layer(X, 1)
-    array([[0., 0., 0.],
-           [0., 0., 0.]])
+    array([0., 0., 0.])
     """
     X, p = real_floats(X), odds(dropout)
     if p.threshold == 0:
         return X
-    mask = draw_mask(X.shape, p)  # True with probability 1 - p
-    return masked(X, *mask)  # X / (1 - p) where it is True, else 0
+    mask = draw_mask(X, p, axes)  # True with probability 1 - p
+    return masked(X, mask, p.scale)  # X / (1 - p) where it is True, else 0
 
 
 # Models
@@ -193,8 +194,7 @@ class DropoutMLP(Classifier):
     ):
         self.save_hyperparameters(check=True)
         self.net = Sequential(
-            Flatten(),
-            Linear(num_hiddens_1), ReLU(), Dropout(dropout_1),
+            Flatten(), Linear(num_hiddens_1), ReLU(), Dropout(dropout_1),
             Linear(num_hiddens_2), ReLU(), Dropout(dropout_2),
             Linear(num_outputs),
         )  # fmt: skip

@@ -68,6 +68,7 @@ from d2ldrop.tf.arrays import (
 )
 from d2ldrop.tf.backend import backend
 from d2ldrop.tf.functional import sgd
+from d2ldrop.tf.layers import Dropout
 from d2ldrop.tf.lesson import SGD, Classifier, DropoutMLP, DropoutMLPScratch, Module, SoftmaxRegression, dropout_layer
 from d2ldrop.training.trainer import Trainer
 
@@ -86,6 +87,7 @@ __all__ = [
     "Classifier",
     "DataModule",
     "Digits",
+    "Dropout",
     "DropoutMLP",
     "DropoutMLPScratch",
     "FashionMNIST",

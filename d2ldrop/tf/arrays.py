@@ -83,8 +83,8 @@ reduce_sum, reduce_mean, argmax, astype = tf.reduce_sum, tf.reduce_mean, tf.argm
 
 
 def is_array(X: Any) -> bool:
-    """Return True if `X` is a tensor of TensorFlow, or a variable of TensorFlow or Keras."""
-    return isinstance(X, (tf.Tensor, tf.Variable, tf.keras.Variable))
+    """Return True if `X` is a tensor of TensorFlow, ragged ones included, or a variable of TensorFlow or Keras."""
+    return isinstance(X, (tf.Tensor, tf.RaggedTensor, tf.Variable, tf.keras.Variable))
 
 
 def array(X: Any, device: str | None = None) -> tf.Tensor:

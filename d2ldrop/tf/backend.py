@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.randomness import shared_generator
-from d2ldrop.tf import arrays, lesson
+from d2ldrop.tf import arrays, lesson, masks
 from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed
 from d2ldrop.tf.lesson import Module
 from d2ldrop.tf.masks import drawing_from
@@ -72,6 +72,9 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
     entropy, is_tracing = staticmethod(arrays.entropy), staticmethod(tf.inside_function)
+    real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
+    normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
+    sum_along = staticmethod(tf.reduce_sum)
     clip_gradients = staticmethod(lambda grad_clip_val, model: _clipped(grad_clip_val, model))
 
     def place(self, values: Iterable[Any], device: str) -> tuple[tf.Tensor, ...]:
@@ -96,7 +99,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         """Create the variables that the model lacks, on the device."""
         if seed is not None:
             arrays.seed(seed)
-        if all(layer.built for layer in model._flatten_layers()):
+        if all(layer.built for layer in model._flatten_layers(include_self=False)):
             return False
         reseed(model)
         count = len(model.weights)
@@ -120,7 +123,8 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
 
     def is_built(self, model: Module) -> bool:
         """Return True if the model has its parameters; layers that it does not use never get theirs."""
-        return all(layer.built for layer in model._flatten_layers()) or bool(model._called and model.weights)
+        layers = model._flatten_layers(include_self=False)
+        return all(layer.built for layer in layers) or bool(model._called and model.weights)
 
     def parameters(self, model: Module) -> dict[str, Parameter]:
         """Return the variables by their names in files.

@@ -1,12 +1,13 @@
 """What models in the book's style need of Keras that `tf.keras.Model` does not do by itself."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
-from d2ldrop.errors import BackendError
+from d2ldrop.errors import BackendError, UsageError
 from d2ldrop.tf.arrays import entropy
 
 if tf.keras.backend.backend() != "tensorflow":
@@ -19,6 +20,9 @@ class Model(tf.keras.Model):
     """A model with a training mode, all of whose variables are trained.
 
     Subclasses define `forward(X)`. They create layers in `__init__`, and variables too, `self.W = tf.Variable(...)`.
+    Keras compiles, fits, saves, clones and exports them like any other model; what it makes a model from again are the
+    arguments that `save_hyperparameters` kept. For files with a class of the reader's, `tf.keras.models.load_model`
+    wants `custom_objects={name: class}`.
     """
 
     training: bool | None = None
@@ -27,9 +31,11 @@ class Model(tf.keras.Model):
     compiled_validation: Any = None
     """The validation step as a `tf.function`, once it was made."""
 
+    built: bool
+    _build_shapes_dict: Any
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self.built = True  # the layers inside create their variables when they are first called
         del self.loss  # an attribute for what `compile` is given; here it is a method
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -41,12 +47,87 @@ class Model(tf.keras.Model):
         """Return the outputs for some inputs; from here Keras passes `training` on to all layers inside."""
         if self.training is not None:
             kwargs.setdefault("training", self.training)
-        return super().__call__(*inputs, **kwargs)
+        if not self.built:
+            self.built = True  # Keras has nothing to build: the layers inside create their variables when called
+        built = {id(net) for net in self._built_nets()}
+        try:
+            outputs = super().__call__(*inputs, **kwargs)
+        finally:
+            if nets := [net for net in self._built_nets() if id(net) not in built]:
+                _building_again(nets=nets)
+        if self._build_shapes_dict is None:  # Keras' note of what saved and exported models take
+            shapes = [tf.TensorShape(getattr(X, "shape", None)) for X in inputs]
+            if all(shape.rank for shape in shapes):
+                self._build_shapes_dict = {f"X{k}_shape": (None, *shape[1:]) for k, shape in enumerate(shapes)}
+        return outputs
+
+    def _built_nets(self) -> list[Any]:
+        """Return the sequential networks inside that are built."""
+        return [net for net in self._flatten_layers() if isinstance(net, tf.keras.Sequential) and net.built]
 
     def call(self, X: tf.Tensor, *more: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Call `forward`; Keras calls this method."""
         with mode(self, training):
             return self.forward(X, *more)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Prepare Keras' own `fit` and `evaluate`. A loss that is given is theirs; the model's own `loss` stays."""
+        own = {name: value for name, value in self.__dict__.items() if name == "loss"}
+        super().compile(*args, **kwargs)
+        self.__dict__.pop("loss", None)
+        self.__dict__.update(own)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Call `compile` as it was called before the model was saved."""
+        self.compile(**_deserialize(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the hyperparameters, in the form in which Keras keeps them in files.
+
+        Raises
+        ------
+        UsageError
+            If there are other arguments of `__init__`: without them, it could not make the same model again.
+        """
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        _, *arguments = inspect.signature(type(self).__init__).parameters.values()
+        names = {argument.name for argument in arguments if argument.kind not in kinds}
+        if lost := sorted(names - {*getattr(self, "hparams", {})}):
+            raise UsageError(
+                f"Expected save_hyperparameters() in {type(self).__name__} to keep all arguments of __init__, from "
+                f"which Keras makes the model again. It did not keep: {', '.join(lost)}"
+            )
+        return {name: _serialize(value) for name, value in getattr(self, "hparams", {}).items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Return a model with these hyperparameters."""
+        return cls(**{name: _deserialize(value, custom_objects) for name, value in config.items()})
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Return the shapes of the inputs, in the form in which Keras keeps them in files.
+
+        Raises
+        ------
+        UsageError
+            If the model was called with something else than tensors, one after the other: it could not be called again.
+        """
+        if self.weights and not self._build_shapes_dict:
+            raise UsageError(
+                f"Expected {type(self).__name__} to be called with tensors, each as an argument without a name. "
+                "It was called with others, which Keras could not make again."
+            )
+        config: dict[str, Any] | None = super().get_build_config()
+        return config
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Create the variables, when Keras loads or clones a model that had them, by a call with zeros."""
+        shapes = config["shapes_dict"].values() if "shapes_dict" in config else [config["input_shape"]]
+        self(*(tf.zeros([size or 1 for size in shape], self.input_dtype) for shape in shapes), training=False)
+
+
+_serialize, _deserialize = tf.keras.utils.serialize_keras_object, tf.keras.utils.deserialize_keras_object
 
 
 @contextmanager
@@ -70,15 +151,32 @@ class _Outermost(tf.keras.layers.Layer):
             return error
 
 
-_outermost = _Outermost()
+_outermost = _Outermost(name="outermost")
 
 
-def in_training(step: Callable[[], Any]) -> Any:
+def in_training(step: Callable[[], Any], training: bool | None = True) -> Any:
     """Run a step, with dropout on in all of Keras' layers that it calls."""
-    outcome = _outermost(step=step, training=True)
+    outcome = _outermost(step=step, training=training)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+class _BuildingAgain(tf.keras.layers.Layer):
+    """A layer that builds sequential networks again, with dropout off.
+
+    When such a network is first called inside a model, Keras notes the model's mode for each of its layers, and takes
+    it for ever where nobody says whether it is training. Then dropout would stay on in plain calls of a model that was
+    trained before anything else.
+    """
+
+    def call(self, nets: list[Any], training: bool | None = None) -> None:
+        """Build the networks; `training` is the mode of what calls the model, which goes on after that."""
+        in_training(lambda: [net.build(net.input_shape) for net in nets if hasattr(net, "input_shape")], False)
+        in_training(lambda: None, training)
+
+
+_building_again = _BuildingAgain(name="building_again")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The chapter in TensorFlow."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -10,11 +11,13 @@ from d2ldrop.tf.keras_model import Model
 from d2ldrop.tf.masks import draw_mask, masked, real_floats
 from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights
 
+saved_by_keras = tf.keras.utils.register_keras_serializable(package="d2ldrop")
+
 # Dropout
 
 
 @tf.autograph.experimental.do_not_convert
-def dropout_layer(X: tf.Tensor, dropout: float) -> tf.Tensor:
+def dropout_layer(X: tf.Tensor, dropout: float, *, axes: Iterable[int] = ()) -> tf.Tensor:
     """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
     The same as `d2ldrop.dropout_layer`, for tensors.
@@ -22,9 +25,11 @@ def dropout_layer(X: tf.Tensor, dropout: float) -> tf.Tensor:
     Parameters
     ----------
     X
-        Any shape, dtype and device; integers are promoted to float32.
+        Any shape, dtype and device, a RaggedTensor too; integers are promoted to float32.
     dropout
         The probability p of dropping an element, a real number in [0, 1].
+    axes
+        Axes along which all elements share one draw, such as (1, 2) to drop whole channels of images (N, H, W, C).
 
     Returns
     -------
@@ -34,12 +39,12 @@ def dropout_layer(X: tf.Tensor, dropout: float) -> tf.Tensor:
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If `X` is not real, or `dropout` is not a real number in [0, 1].
+        If `X` is no tensor of real numbers, `dropout` is not a real number in [0, 1], or `X` has no such axes.
     """
     X, p = real_floats(X), odds(dropout)
     if p.threshold == 0:
         return X
-    mask = draw_mask(X, p)  # true with probability 1 - p
+    mask = draw_mask(X, p, axes)  # true with probability 1 - p
     return masked(X, mask, p.scale)  # X / (1 - p) where it is true, else 0
 
 
@@ -99,6 +104,7 @@ class SGD(HyperParameters):
             param.assign_sub(self.lr * tf.convert_to_tensor(grad))
 
 
+@saved_by_keras
 class SoftmaxRegression(Classifier):
     """The linear baseline: one affine layer."""
 
@@ -110,6 +116,7 @@ class SoftmaxRegression(Classifier):
         self.net = tf.keras.Sequential([tf.keras.layers.Flatten(), tf.keras.layers.Dense(self.num_outputs)])
 
 
+@saved_by_keras
 class DropoutMLPScratch(Classifier):
     """Two hidden layers, with `dropout_layer` after each activation while training.
 
@@ -130,13 +137,14 @@ class DropoutMLPScratch(Classifier):
     ):
         super().__init__()
         self.save_hyperparameters(check=True)
+        self.flatten = tf.keras.layers.Flatten()
         self.lin1 = tf.keras.layers.Dense(self.num_hiddens_1, activation="relu")
         self.lin2 = tf.keras.layers.Dense(self.num_hiddens_2, activation="relu")
         self.lin3 = tf.keras.layers.Dense(self.num_outputs)
 
     def forward(self, X: tf.Tensor) -> tf.Tensor:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
-        H1 = self.lin1(tf.reshape(X, (X.shape[0], -1)))
+        H1 = self.lin1(self.flatten(X))  # the number of samples may be unknown
         if self.training:
             H1 = dropout_layer(H1, self.dropout_1)
         H2 = self.lin2(H1)
@@ -145,6 +153,7 @@ class DropoutMLPScratch(Classifier):
         return self.lin3(H2)
 
 
+@saved_by_keras
 class DropoutMLP(Classifier):
     """The same network from Keras' own layers; parameters as in `DropoutMLPScratch`."""
 

@@ -68,6 +68,7 @@ from d2ldrop.torch.arrays import (
 )
 from d2ldrop.torch.backend import backend
 from d2ldrop.torch.functional import sgd
+from d2ldrop.torch.layers import Dropout, replace_dropout
 from d2ldrop.torch.lesson import (
     SGD,
     Classifier,
@@ -94,6 +95,7 @@ __all__ = [
     "Classifier",
     "DataModule",
     "Digits",
+    "Dropout",
     "DropoutMLP",
     "DropoutMLPScratch",
     "FashionMNIST",
@@ -153,6 +155,7 @@ __all__ = [
     "reduce_mean",
     "reduce_sum",
     "repeat",
+    "replace_dropout",
     "reshape",
     "seed",
     "set_figsize",

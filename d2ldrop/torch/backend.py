@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
-from d2ldrop.torch import arrays, lesson
+from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name, claim
+from d2ldrop.torch import arrays, lesson, masks
 from d2ldrop.torch.graphs import Replay, can_be_replayed, dependencies
 from d2ldrop.torch.lesson import Module
 from d2ldrop.training.module import recorded
@@ -35,7 +35,9 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
-    entropy = staticmethod(arrays.entropy)
+    entropy, is_tracing = staticmethod(arrays.entropy), staticmethod(torch.compiler.is_compiling)
+    real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
+    normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -230,3 +232,4 @@ def _fetched(steps: list[Metrics]) -> Numbers:
 
 
 backend = TorchBackend()
+claim(backend, Tensor, nn.Parameter)

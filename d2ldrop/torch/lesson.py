@@ -1,19 +1,20 @@
 """The chapter in PyTorch."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from d2ldrop.hyperparameters import HyperParameters
-from d2ldrop.randomness import odds, shared_generator
-from d2ldrop.torch.masks import draw_mask, drop_on_gpu, masked, real_floats
+from d2ldrop.randomness import odds
+from d2ldrop.torch.masks import by_rows, draw_mask, drop_on_gpu, has_own_kernel, masked, no_axes, real_floats
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
 # Dropout
 
 
-def dropout_layer(X: Tensor, dropout: float) -> Tensor:
+def dropout_layer(X: Tensor, dropout: float, *, axes: Iterable[int] = ()) -> Tensor:
     """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`.
 
     The same as `d2ldrop.dropout_layer`, for tensors; randomness comes from PyTorch's generator of the tensor's device.
@@ -24,6 +25,8 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
         Any shape, dtype and device; integers are promoted to the default float.
     dropout
         The probability p of dropping an element, a real number in [0, 1].
+    axes
+        Axes along which all elements share one draw, such as (2, 3) to drop whole channels of images (N, C, H, W).
 
     Returns
     -------
@@ -33,14 +36,22 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If `X` is not real, or `dropout` is not a real number in [0, 1].
+        If `X` is not a tensor of real numbers, `dropout` not a real number in [0, 1], or `X` has no such axis.
+
+    Notes
+    -----
+    What PyTorch compiles or exports draws masks of its own, also where frameworks share theirs. `torch.vmap` has to be
+    told whether masks differ: `randomness="different"` or `"same"`. `torch.jit`, which is deprecated, cannot read it.
     """
     X, p = real_floats(X), odds(dropout)
     if p.threshold == 0:
         return X
-    if X.is_cuda and shared_generator() is None:
+    if X.is_nested:
+        no_axes(axes)
+        return by_rows(X, dropout_layer(X.values(), dropout))
+    if has_own_kernel(X, axes):
         return drop_on_gpu(X, p)
-    mask = draw_mask(X, p)  # keeps with probability 1 - p
+    mask = draw_mask(X, p, axes)  # keeps with probability 1 - p
     return masked(X, mask, p.scale)  # X / (1 - p) where it is kept, else 0
 
 

@@ -4,14 +4,19 @@ In the plain form a mask is `torch.rand(X.shape) >= p`, and it is applied as `to
 What is here gives the same in less time: PyTorch draws a mask one element after the other, on a single core.
 """
 
+import math
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from d2ldrop.errors import ArgumentTypeError
-from d2ldrop.randomness import Odds, lanes, shared_generator
+from d2ldrop.errors import ArgumentError, ArgumentTypeError, not_an_array, not_real
+from d2ldrop.randomness import Odds, axes_of, lanes, shape_of_mask, shared_generator
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # new in PyTorch 2.7
 
 
 def real_floats(X: Tensor) -> Tensor:
@@ -20,24 +25,58 @@ def real_floats(X: Tensor) -> Tensor:
     Raises
     ------
     ArgumentTypeError
-        If there are complex numbers in it.
+        If it is no tensor, neither dense nor jagged, or there are complex numbers or floats of 8 bits in it.
     """
-    if X.is_complex():
-        raise ArgumentTypeError(f"Expected X to hold real numbers. Received: {X.dtype}")
-    return X if X.is_floating_point() else X.to(torch.get_default_dtype())
+    if not isinstance(X, Tensor):
+        raise not_an_array(X, "torch")
+    if X.layout != (torch.jagged if X.is_nested else torch.strided):
+        kind = "nested" if X.is_nested else "not nested"
+        raise ArgumentTypeError(f"Expected X to be dense, or nested and jagged. Received: {X.layout}, {kind}")
+    if X.is_floating_point() and X.element_size() > 1:
+        return X
+    if X.is_floating_point() or X.is_complex() or X.is_quantized:
+        raise not_real(X.dtype)
+    return X.to(torch.get_default_dtype())
 
 
-def draw_mask(X: Tensor, p: Odds) -> Tensor:
+def draw_mask(X: Tensor, p: Odds, axes: Iterable[int] = ()) -> Tensor:
     """Draw an int32 for each element of X: -1, which has all bits set, with probability 1 - p, and 0 otherwise.
 
-    The random bits come from PyTorch's generator of the tensor's device (a Mersenne Twister; on GPUs Philox).
+    Along `axes` the mask has size 1: one draw is shared. The random bits come from PyTorch's generator of the tensor's
+    device (a Mersenne Twister; on GPUs Philox).
     """
-    if (rng := shared_generator()) is not None:
-        keep = lanes(tuple(X.shape), rng, p.bits) >= p.threshold
+    axes = axes_of(axes)
+    shape = shape_of_mask(X.shape, axes) if axes else X.shape
+    if (rng := _host_generator()) is not None:
+        keep = lanes(tuple(shape), rng, p.bits) >= p.threshold
         return torch.from_numpy(-np.asarray(keep, np.int32)).to(X.device)
-    count = X.numel()
-    words = torch.empty(-(-count * p.bits // 64), dtype=torch.int64, device=X.device).random_(-(2**63), None)
-    return mask_from_words(words, p)[:count].view(X.shape)
+    if _is_exporting():  # a graph for any batch size cannot be cut from words: that would need a proof of their number
+        drawn = torch.randint(2**p.bits, shape, dtype=torch.int32, device=X.device)
+        return (p.threshold - 1 - drawn).bitwise_right_shift(31)
+    count = math.prod(shape) if axes else X.numel()
+    return mask_from_words(_words(-(-count * p.bits // 64), X.device), p)[:count].view(shape)
+
+
+def _host_generator() -> np.random.Generator | None:
+    """Return the generator of shared masks, if any; a compiler would make its numbers constants, and goes without."""
+    return None if torch.compiler.is_compiling() else shared_generator()
+
+
+def _words(count: int, device: torch.device) -> Tensor:
+    """Draw 64-bit integers, uniform on all of them.
+
+    `random_` is the fast way, as `randint` has to divide. But it changes a tensor in place, which `vmap` forbids, and
+    has a name in which `make_fx` writes faulty code. So there it is `randint`, which gives the same bits from the same
+    seed: it adds the smallest integer, that is, it flips the highest bit, and here that is flipped back.
+    """
+    smallest = -(2**63)
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    ):
+        return torch.randint(smallest, 2**63 - 1, (count,), dtype=torch.int64, device=device) ^ smallest
+    return torch.empty(count, dtype=torch.int64, device=device).random_(smallest, None)
 
 
 def mask_from_words(words: Tensor, p: Odds) -> Tensor:
@@ -57,12 +96,20 @@ def mask_from_words(words: Tensor, p: Odds) -> Tensor:
 
 def masked(X: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Multiply what the mask keeps by `scale`, and set the rest to 0; the gradient is the same mask times `scale`."""
+    scale = min(scale, torch.finfo(X.dtype).max)  # float16 ends before 65536
+    if _is_exporting():  # a program with a block without gradients in it cannot be saved
+        return torch.where(mask != 0, X * scale, 0)
     bits = mask.to(_BITS[X.element_size()])
-    factor = torch.tensor(min(scale, torch.finfo(X.dtype).max), dtype=X.dtype)  # float16 ends before 65536
+    factor = torch.full((), scale, dtype=X.dtype, device=X.device)
     Y = X * (bits & factor.view(bits.dtype)).view(X.dtype)
     with torch.no_grad():  # the product made nan of a dropped inf; `torch.where` would take four times as long
         Y.view(bits.dtype).bitwise_and_(bits)
     return Y
+
+
+def has_own_kernel(X: Tensor, axes: Iterable[int]) -> bool:
+    """Return True if `X` is on a GPU, no draw is shared along axes or between frameworks, and nothing is exported."""
+    return X.is_cuda and not axes_of(axes) and _host_generator() is None and not _is_exporting()
 
 
 def drop_on_gpu(X: Tensor, p: Odds) -> Tensor:
@@ -71,3 +118,47 @@ def drop_on_gpu(X: Tensor, p: Odds) -> Tensor:
     with torch.no_grad():  # the kernel makes nan of a dropped inf, too
         Y.masked_fill_(~mask, 0)
     return Y
+
+
+def by_rows(X: Any, values: Tensor) -> Tensor:
+    """Return values as a nested tensor whose rows are as long as those of the jagged tensor `X`."""
+    Y: Tensor = torch.nested.nested_tensor_from_jagged(values, X.offsets(), X.lengths(), X._ragged_idx)
+    return Y
+
+
+def no_axes(axes: Iterable[int]) -> None:
+    """Refuse shared draws in a nested tensor.
+
+    Raises
+    ------
+    ArgumentError
+        If there are axes.
+    """
+    if shared := axes_of(axes):
+        raise ArgumentError(f"Expected no axes for a nested tensor, whose rows differ in length. Received: {shared}")
+
+
+# What other noise is made of
+
+
+def keep_mask(X: Tensor, p: Odds, axes: Iterable[int] = (), key: Any = None) -> Tensor:
+    """Draw a bool for each element of `X`, true with probability 1 - p, which may be 0 or 1; see `draw_mask`."""
+    if X.is_nested:
+        no_axes(axes)
+        return by_rows(X, keep_mask(X.values(), p))
+    return draw_mask(X, p, axes) != 0
+
+
+def normal_like(X: Tensor, key: Any = None) -> Tensor:
+    """Draw standard normal numbers in the shape and dtype of `X`, on its device, from where masks are drawn."""
+    if X.is_nested:
+        return by_rows(X, normal_like(X.values()))
+    if (rng := _host_generator()) is not None:
+        drawn = rng.standard_normal(tuple(X.shape), np.float64 if X.dtype == torch.float64 else np.float32)
+        return torch.from_numpy(np.asarray(drawn)).to(X.device, X.dtype)
+    return torch.randn(X.shape, dtype=X.dtype, device=X.device)
+
+
+def where(mask: Tensor, X: Tensor, value: float) -> Tensor:
+    """Return `X` where the mask is true, and elsewhere a number, in the dtype of `X`."""
+    return torch.where(mask, X, value)

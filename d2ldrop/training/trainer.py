@@ -47,10 +47,12 @@ class Trainer(HyperParameters):
     seed
         Makes training repeatable: from it come the initial weights of a new model, the order of the samples, and the
         dropout masks, as three independent streams, the latter two begun anew in each epoch. Whatever callbacks draw,
-        they stay as they are. None: a seed is drawn from the framework's own global generator, which differs from
-        process to process unless its user seeds it (`torch.manual_seed`, `tf.random.set_seed`, `mx.random.seed`; with
-        NumPy and JAX, `d2l.seed`). The seed says the same in threads that train at once with NumPy and JAX, and with
-        the chapter's models in TensorFlow; generators of PyTorch and MXNet belong to the process, so there it does not.
+        they stay as they are. A second `fit` begins with the first epoch's order and masks again: to go on with others
+        after a first training, use another seed, or `fit(resume=)`. None: a seed is drawn from the framework's own
+        global generator, which differs from process to process unless its user seeds it (`torch.manual_seed`,
+        `tf.random.set_seed`, `mx.random.seed`; with NumPy and JAX, `d2l.seed`). The seed says the same in threads that
+        train at once with NumPy and JAX, and with the chapter's models in TensorFlow; generators of PyTorch and MXNet
+        belong to the process, so there it does not.
     shared_masks
         Draw the masks of `dropout_layer` on the host, so that each framework drops the same elements. It is slower, and
         meant for comparing frameworks.

@@ -25,9 +25,9 @@ def array(X, device=None):
     return np.asarray(X).view(ToyArray)
 
 
-def dropout_layer(X, dropout):
+def dropout_layer(X, dropout, **options):
     """Set each element to zero with probability `dropout`, and divide the others by 1 - `dropout`."""
-    Y = by_hand.dropout_layer(X, dropout)
+    Y = by_hand.dropout_layer(X, dropout, **options)
     return X if np.shares_memory(X, Y) else array(Y)
 
 

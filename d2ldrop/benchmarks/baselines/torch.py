@@ -1,6 +1,7 @@
 """Baselines of the benchmark: the same training as users of PyTorch write it."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 
 from d2ldrop.data import Split, as_floats
 from d2ldrop.torch.backend import backend
+from d2ldrop.torch.layers import replace_dropout
 from d2ldrop.torch.lesson import dropout_layer
 
 
@@ -96,6 +98,37 @@ def dropout_calls(
     if device.type == "cuda":
         measured["copy"] = calls(torch.clone)
     return measured
+
+
+def encoder_steps(
+    width: int = 128, heads: int = 4, hidden: int = 512, depth: int = 2, batch: int = 32, length: int = 64,
+    dropout: float = 0.1, lr: float = 0.01, seed: int = 0,
+) -> dict[str, Callable[[], float]]:  # fmt: skip
+    """Return, by name, a training step of a transformer encoder with our dropout layers, and with PyTorch's own.
+
+    Both start from the same weights, and learn the same random labels of the same random sequences. A step returns its
+    loss. The dropout of attention weights is PyTorch's in both, as it is no layer.
+    """
+    device = backend.try_gpu()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layer = nn.TransformerEncoderLayer(width, heads, hidden, dropout, batch_first=True)
+        net = nn.Sequential(nn.TransformerEncoder(layer, depth, enable_nested_tensor=False), nn.Linear(width, 10))
+        X, y = torch.randn(batch, length, width).to(device), torch.randint(10, (batch * length,)).to(device)
+
+    def step_of(net: nn.Module) -> Callable[[], float]:
+        optimizer = torch.optim.SGD(net.to(device).train().parameters(), lr=lr)
+
+        def step() -> float:
+            loss = nn.functional.cross_entropy(net(X).flatten(end_dim=1), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return step
+
+    return {"Dropout": step_of(replace_dropout(deepcopy(net))), "own": step_of(net)}
 
 
 def ones(shape: tuple[int, ...], dtype: str, device: torch.device) -> torch.Tensor:
