@@ -186,15 +186,21 @@ def odds(dropout: Any, name: str = "dropout") -> Odds:
 
 def _as_real(value: Any, name: str) -> float:
     """Return the value of a real number, or of an array or tensor that holds just one."""
-    real, dtype = isinstance(value, numbers.Real), str(getattr(value, "dtype", ""))
-    other = isinstance(value, (str, bytes)) or any(kind in dtype for kind in ("U", "S", "str", "object", "complex"))
-    if real or (math.prod(getattr(value, "shape", (0,))) == 1 and not other):
+    real = isinstance(value, numbers.Real)
+    if real or _holds_one_number(value):
         # 10**400; what a framework traces, or has no values of
         with suppress(TypeError, ValueError, OverflowError, RuntimeError):
-            return float(value.item() if hasattr(value, "item") else value)
+            return float(value if real or not hasattr(value, "item") else value.item())
     if real:
         return math.inf
     raise ArgumentTypeError(f"Expected {name} to be a number in [0, 1]. Received: {value!r}")
+
+
+def _holds_one_number(value: Any) -> bool:
+    """Return True if an array or tensor has one element, and that is neither text nor complex."""
+    dtype = str(getattr(value, "dtype", "str"))
+    other = any(kind in dtype for kind in ("U", "S", "str", "object", "complex"))
+    return not other and math.prod(getattr(value, "shape", (0,))) == 1
 
 
 def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.ndarray:
