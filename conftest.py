@@ -1,7 +1,7 @@
 """Keep the doctests away from adapters whose framework is not installed."""
 
 import d2ldrop
-from d2ldrop.backend import registered
+from d2ldrop.registry import registered
 
 collect_ignore = [f"d2ldrop/{name}" for name in registered() if name not in d2ldrop.available()]
 collect_ignore += ["d2ldrop/tensorflow.py"] if "tf" not in d2ldrop.available() else []

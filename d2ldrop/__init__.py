@@ -3,7 +3,6 @@
 No framework is imported before it is asked for.
 """
 
-from d2ldrop.backend import available, backend, dropout_layer, register_backend
 from d2ldrop.data import ArrayData, Digits, FashionMNIST
 from d2ldrop.errors import (
     ArgumentError,
@@ -24,6 +23,7 @@ from d2ldrop.noise import (
     gaussian_dropout_layer,
     input_noise,
 )
+from d2ldrop.registry import available, backend, dropout_layer, register_backend
 from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.trainer import Trainer

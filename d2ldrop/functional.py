@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import Array, backend_of
+from d2ldrop.backend import Array
 from d2ldrop.data import BatchLoader, FashionMNIST
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
 from d2ldrop.randomness import streams
+from d2ldrop.registry import backend_of
 
 
 class Accumulator:

@@ -11,10 +11,11 @@ is new at each call, and `key`, for JAX alone, decides it. Errors are those of `
 import math
 from typing import Any
 
-from d2ldrop.backend import AnyBackend, Array, backend_for, dropout_layer, keyword_of, left_alone
+from d2ldrop.backend import AnyBackend, Array
 from d2ldrop.errors import ArgumentError, UsageError
 from d2ldrop.hyperparameters import number
 from d2ldrop.randomness import odds, probability
+from d2ldrop.registry import backend_for, dropout_layer, keyword_of, left_alone
 
 ALPHA = -1.7580993408473766
 """What SELU tends to for x -> -infinity: -lambda alpha, with lambda and alpha of Klambauer et al."""

@@ -11,8 +11,8 @@ import hypothesis
 import pytest
 
 import d2ldrop
-from d2ldrop.backend import registered
 from d2ldrop.data import FashionMNIST
+from d2ldrop.registry import registered
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `backends` and `helpers`
 

@@ -426,8 +426,8 @@ MUTANTS = {
     ),
     "models that go on dropping after a first call in training (Keras)": Mutant(
         "tf/keras_model.py",
-        "        if nets:\n            _building_again(nets=nets)\n",
-        "",
+        "                _building_again(nets=nets)\n",
+        "                pass\n",
         "test_transforms_tf.py::test_models_whose_first_call_trains_do_not_go_on_dropping",
         "tf",
     ),

@@ -9,7 +9,8 @@ import pytest
 from crossings import trace
 
 import d2ldrop
-from d2ldrop.backend import Backend, backend_of, register_backend, registered
+from d2ldrop.backend import Backend
+from d2ldrop.registry import backend_of, register_backend, registered
 
 
 def run(code: str) -> str:
@@ -80,9 +81,8 @@ def test_backend_rejects_unknown_names():
 @pytest.fixture
 def registry(monkeypatch):
     """Let a test register backends; they are forgotten when it ends."""
-    from d2ldrop import backend  # the function; its module is where it was defined
+    from d2ldrop import registry as module
 
-    module = sys.modules[backend.__module__]
     before = dict(module._registry)
     yield
     module._registry.clear()

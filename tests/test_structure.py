@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import d2ldrop
-from d2ldrop.backend import package_of, registered
+from d2ldrop.registry import package_of, registered
 
 ROOT = Path(d2ldrop.__file__).parent
 ADAPTERS = tuple(name for name in registered() if (ROOT / name).is_dir())  # those that are part of this library

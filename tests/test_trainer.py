@@ -10,7 +10,7 @@ from helpers import fitted
 
 import d2ldrop
 from d2ldrop import Callback, Trainer
-from d2ldrop.backend import backend_of
+from d2ldrop.registry import backend_of
 
 
 def test_history_has_a_row_per_epoch(d2l, small):

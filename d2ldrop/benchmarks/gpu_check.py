@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import AnyBackend, get_backend
+from d2ldrop.backend import AnyBackend
 from d2ldrop.benchmarks import bench
 from d2ldrop.data import ArrayData, Digits, FashionMNIST
+from d2ldrop.registry import get_backend
 from d2ldrop.studies.compare import CHAPTER, version_of
 from d2ldrop.training.trainer import Trainer
 

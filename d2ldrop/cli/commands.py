@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import AnyBackend, available, get_backend, package_of, registered
+from d2ldrop.backend import AnyBackend
 from d2ldrop.benchmarks import bench as bench_module
 from d2ldrop.cli.running import Report, Stopped, signals_raise, signals_wait
 from d2ldrop.data import Digits, FashionMNIST, ImageData
 from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
 from d2ldrop.files import replacing
+from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
 from d2ldrop.training.callbacks import Callback, CSVLog, Training, write_history
 from d2ldrop.training.checkpoints import Checkpoint

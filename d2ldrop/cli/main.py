@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from d2ldrop.backend import available, canonical, registered
 from d2ldrop.benchmarks import bench as bench_module
 from d2ldrop.cli.arguments import count, positive, probability, whole, writable
 from d2ldrop.cli.commands import DATA, MODELS, bench, compare, info, predict, train
 from d2ldrop.errors import D2LDropError
+from d2ldrop.registry import available, canonical, registered
 
 
 class Parser(argparse.ArgumentParser):

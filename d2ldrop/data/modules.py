@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from d2ldrop.backend import AnyBackend, Array, backend_of, get_backend
+from d2ldrop.backend import AnyBackend, Array
 from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, positive
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
+from d2ldrop.registry import backend_of, get_backend
 
 MAX_CLASSES = 2**16
 """Labels are below this: a larger one is more likely a number of something else than a class."""

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import Array, backend_of
+from d2ldrop.backend import Array
 from d2ldrop.plots.board import in_notebook
+from d2ldrop.registry import backend_of
 
 
 class _Pyplot:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from d2ldrop.backend import get_backend, package_of
 from d2ldrop.data import ArrayData
 from d2ldrop.files import replacing
+from d2ldrop.registry import get_backend, package_of
 from d2ldrop.training.callbacks import Callback, Training
 from d2ldrop.training.trainer import Trainer
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name, claim
+from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
+from d2ldrop.registry import claim
 from d2ldrop.torch import arrays, lesson, masks
 from d2ldrop.torch.graphs import Replay, can_be_replayed, dependencies
 from d2ldrop.torch.lesson import Module

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import package_of
 from d2ldrop.data import ArrayData
 from d2ldrop.errors import ArgumentError, CheckpointError, WeightsError
 from d2ldrop.hyperparameters import positive
+from d2ldrop.registry import package_of
 from d2ldrop.training.callbacks import Callback, Training, epochs_since_best
 from d2ldrop.training.weights import read_weights, save_weights, write_arrays
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from d2ldrop.backend import AnyBackend, Array, Metrics, get_backend
+from d2ldrop.backend import AnyBackend, Array, Metrics
 from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.plots.board import ProgressBoard
+from d2ldrop.registry import get_backend
 
 Result = TypeVar("Result")
 

@@ -3,10 +3,11 @@
 import numpy as np
 
 from d2ldrop import numpy as by_hand
-from d2ldrop.backend import by_name, register_backend
+from d2ldrop.backend import by_name
 from d2ldrop.data import data_classes
 from d2ldrop.functional import load_fashion_mnist_for
 from d2ldrop.numpy.backend import NumpyBackend
+from d2ldrop.registry import register_backend
 
 globals().update({name: getattr(by_hand, name) for name in by_hand.__all__})  # a reader's names, but for those below
 
