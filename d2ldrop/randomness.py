@@ -226,6 +226,11 @@ def lanes(shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> np.nda
     return drawn[:count].reshape(shape)
 
 
+def normals(shape: tuple[int, ...], rng: np.random.Generator, double: bool) -> np.ndarray:
+    """Draw standard normal numbers: float64 if `double`, else float32, from which narrower types are rounded."""
+    return np.asarray(rng.standard_normal(shape, np.float64 if double else np.float32))
+
+
 def axes_of(axes: Iterable[int]) -> tuple[int, ...]:
     """Return the axes along which a mask is shared as a tuple.
 
@@ -245,6 +250,18 @@ def axes_of(axes: Iterable[int]) -> tuple[int, ...]:
         return tuple(operator.index(axis) for axis in axes)
     except TypeError:
         raise ArgumentTypeError(f"Expected axes to be integers, such as (2, 3). Received: {axes!r}") from None
+
+
+def no_axes(axes: Iterable[int]) -> None:
+    """Refuse shared draws in an array whose rows differ in length.
+
+    Raises
+    ------
+    ArgumentError
+        If there are axes.
+    """
+    if shared := axes_of(axes):
+        raise ArgumentError(f"Expected no axes for an array whose rows differ in length. Received: {shared}")
 
 
 def shape_of_mask(shape: Sequence[int], axes: Iterable[int] = ()) -> tuple[int, ...]:

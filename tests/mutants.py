@@ -190,7 +190,7 @@ MUTANTS = {
         "tf",
     ),
     "evaluate trains on what it was given": Mutant(
-        "training/trainer.py",
+        "training/evaluation.py",
         "view = object.__new__(type(self))",
         "view = self",
         "test_evaluation.py::test_evaluation_in_a_callback_changes_nothing_of_a_training",

@@ -117,3 +117,13 @@ def test_the_gpu_check_runs_without_one(d2l):
     assert gpu_check.curves(d2l.backend, num_gpus=0) == {"DropoutMLPScratch": 0, "DropoutMLP": 0}
     biased = np.random.default_rng(0).random((1000, 1000)) < 0.51
     assert gpu_check.score(biased, 0.5) > 15
+
+
+@pytest.mark.parametrize(("result", "status"), [({"failed": "a traceback"}, 1), ({"loss": 1.0}, 0)])
+def test_the_gpu_check_ends_with_1_if_a_check_failed(monkeypatch, tmp_path, result, status):
+    monkeypatch.setattr(gpu_check, "check", lambda name, num_gpus: iter([("masks", result)]))
+    monkeypatch.setattr("sys.argv", ["gpu_check", str(tmp_path), "--device", "cpu", "--backend", "torch"])
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main()
+    assert int(ended.value.code) == status
+    assert json.loads((tmp_path / "torch.json").read_text()) == {"masks": result}

@@ -467,7 +467,7 @@ def test_jagged_tensors(d2l, kind):
     assert turned.shape == X.transpose(1, 2).shape
     check(turned.values())
     assert not net.eval()(X).values().eq(0).any() or kind == "dropout_layer"
-    with pytest.raises(d2ldrop.ArgumentError, match="Expected no axes for a nested tensor"):
+    with pytest.raises(d2ldrop.ArgumentError, match="Expected no axes for an array whose rows differ"):
         d2l.dropout_layer(X, 0.5, axes=(2,))
     with pytest.raises(d2ldrop.ArgumentTypeError, match="Expected X to be dense, or nested and jagged"):
         net.train()(old)

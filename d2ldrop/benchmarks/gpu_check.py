@@ -1,8 +1,8 @@
 """The check of a GPU: whether training and masks are right there, and how fast. It needs no network.
 
 `python -m d2ldrop.benchmarks.gpu_check FOLDER` checks PyTorch and JAX, each in a process of its own, and writes a JSON
-file and a log for each into the folder. A check that fails is part of the result, and the others go on. `--device cpu`
-runs the same, smaller, where there is no GPU.
+file and a log for each into the folder. A check that fails is part of the result, the others go on, and the status is
+1. `--device cpu` runs the same, smaller, where there is no GPU.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from d2ldrop.training.trainer import Trainer
 
 BACKENDS = ("torch", "jax")
 SHAPES = ((256, 256), (4096, 1024), (8192, 8192))
+FAILED = "failed"  # a result has this key, with the traceback, if its check ended with an error
 SECONDS = 120  # for one backend
 
 Data = Callable[[], ArrayData]
@@ -53,9 +54,10 @@ def check(name: str, num_gpus: int) -> Iterator[tuple[str, Any]]:
         started = time.perf_counter()
         try:
             result = part()
-        except Exception:
-            result = {"failed": traceback.format_exc()}
-        print(f"{name}, {what}: {time.perf_counter() - started:.1f} s", flush=True)
+            outcome = "done"
+        except Exception:  # whatever a framework raises on a GPU: it is told, and the other checks go on
+            result, outcome = {FAILED: traceback.format_exc()}, "FAILED"
+        print(f"{name}, {what}: {outcome} in {time.perf_counter() - started:.1f} s", flush=True)
         yield what, result
 
 
@@ -146,7 +148,8 @@ def main() -> None:
         for what, result in check(args.backend, 1 if args.device == "gpu" else 0):
             results[what] = result
             (args.folder / f"{args.backend}.json").write_text(json.dumps(results, indent=1))
-        return
+        sys.exit(any(isinstance(result, dict) and FAILED in result for result in results.values()))
+    failed = False
     for name in BACKENDS:
         command = [sys.executable, "-m", "d2ldrop.benchmarks.gpu_check", str(args.folder)]
         with open(args.folder / f"{name}.log", "w") as log:
@@ -158,8 +161,11 @@ def main() -> None:
                     timeout=SECONDS,
                 )
                 print(f"{name}: status {done.returncode}", flush=True)
+                failed = failed or done.returncode != 0
             except subprocess.TimeoutExpired:
                 print(f"{name}: stopped after {SECONDS} s", flush=True)
+                failed = True
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def entropy() -> int:
 
 
 def key_size() -> int:
-    """Return how many words a key has: two, or four where JAX is configured to use its generator `rbg`."""
+    """Return how many uint32 are a key's raw data: two, or four where JAX is configured to use its generator `rbg`."""
     config: Any = jax.config
     return 4 if "rbg" in str(config.jax_default_prng_impl) else 2
 
@@ -58,7 +58,7 @@ def get_key() -> Array:
 
 
 def one_key(key: Any) -> Any:
-    """Return a key, typed or as its words: uint32 (2,) or, of the generator `rbg`, (4,).
+    """Return a key, typed or as its raw data: uint32 (2,) or, of the generator `rbg`, (4,).
 
     Raises
     ------

@@ -19,7 +19,7 @@ from jax.experimental import io_callback
 from d2ldrop.errors import UsageError, not_an_array, not_real
 from d2ldrop.jax.arrays import value_of
 from d2ldrop.jax.keys import is_traced, is_tracing, module_key, one_key, random_words
-from d2ldrop.randomness import Odds, lanes, shape_of_mask, shared_generator
+from d2ldrop.randomness import Odds, lanes, normals, shape_of_mask, shared_generator
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 
@@ -80,10 +80,11 @@ def normal_like(X: Array, key: Array | None = None) -> Array:
 
     Below 32 bits they are rounded from float32: the types of 8 and 16 bits have too few numbers to draw from.
     """
-    dtype: Any = np.float64 if X.dtype == jnp.float64 else np.float32
+    double = X.dtype == jnp.float64
+    dtype = np.float64 if double else np.float32
     if (rng := shared_generator()) is not None:
         drawn = jax.ShapeDtypeStruct(X.shape, dtype)
-        host = io_callback(lambda: np.asarray(rng.standard_normal(X.shape, dtype)), drawn, ordered=True)
+        host = io_callback(partial(normals, X.shape, rng, double), drawn, ordered=True)
         return host.astype(X.dtype)
     key = jax.random.wrap_key_data(threefry_key(_key_for(X, key)), impl="threefry2x32")
     return jax.random.normal(key, X.shape, dtype).astype(X.dtype)
@@ -107,7 +108,7 @@ def random_mask(shape: tuple[int, ...], key: Array, threshold: int) -> Array:
     shape
         The shape of the mask; where `jax.export` has dimensions that are symbols, they may be in it.
     key
-        Typed, or as its words: uint32 (2,) or (4,).
+        Typed, or its raw data: uint32 (2,) or (4,).
     threshold
         From 0, which gives all True, to 2**16, which gives all False.
     """
@@ -138,7 +139,7 @@ def random_mask(shape: tuple[int, ...], key: Array, threshold: int) -> Array:
 
 
 def threefry_key(key: Any) -> Any:
-    """Return the two words of a key of Threefry for a key of JAX, typed or as its words.
+    """Return a key of Threefry, two uint32, for a key of JAX, typed or as its raw data.
 
     A key of the generator `rbg` has four words. Threefry encrypts the last two under the first two, so that each of
     them matters; a sum would be 0 for the keys that hold the same two words twice, as those from a seed do.

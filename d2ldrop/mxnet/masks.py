@@ -14,7 +14,7 @@ from mxnet import autograd, gluon, np
 
 from d2ldrop.errors import UsageError, not_an_array, not_real
 from d2ldrop.mxnet.arrays import host_generator, is_array
-from d2ldrop.randomness import Odds, axes_of, lanes, shape_of_mask, shared_generator
+from d2ldrop.randomness import Odds, axes_of, lanes, normals, shape_of_mask, shared_generator
 
 
 def real_floats(X: np.ndarray) -> np.ndarray:
@@ -144,8 +144,7 @@ def normal_like(X: np.ndarray, key: Any = None) -> np.ndarray:
             _refuse_shared()
             Z = mx.sym.random.normal_like(H)
         elif rng is not None or X.ctx == mx.cpu():
-            kind = onp.float64 if H.dtype == onp.float64 else onp.float32
-            drawn = (rng or host_generator.rng).standard_normal(X.shape, dtype=kind)
+            drawn = normals(X.shape, rng or host_generator.rng, H.dtype == onp.float64)
             Z = np.array(drawn, dtype=H.dtype, ctx=X.ctx).as_nd_ndarray()
         else:
             Z = mx.nd.random.normal_like(H)

@@ -11,7 +11,7 @@ import numpy as np
 
 from d2ldrop.errors import not_an_array, not_real
 from d2ldrop.numpy.arrays import generator, is_array
-from d2ldrop.randomness import Odds, lanes, odds, shape_of_mask, shared_generator
+from d2ldrop.randomness import Odds, lanes, normals, odds, shape_of_mask, shared_generator
 
 
 class Mask(NamedTuple):
@@ -86,9 +86,7 @@ def keep_mask(X: np.ndarray, p: Odds, axes: Iterable[int] = (), key: Any = None)
 
 def normal_like(X: np.ndarray, key: Any = None) -> np.ndarray:
     """Draw standard normal numbers in the shape and dtype of `X`, from where masks are drawn."""
-    kind = np.float64 if X.dtype == np.float64 else np.float32
-    drawn = (shared_generator() or generator.rng).standard_normal(X.shape, dtype=kind)
-    return np.asarray(drawn, X.dtype)
+    return np.asarray(normals(X.shape, shared_generator() or generator.rng, X.dtype == np.float64), X.dtype)
 
 
 def where(mask: np.ndarray, X: np.ndarray, value: float) -> np.ndarray:

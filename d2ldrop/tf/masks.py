@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from d2ldrop.errors import ArgumentError, ArgumentTypeError, not_an_array, not_real
-from d2ldrop.randomness import Odds, axes_of, lanes, shape_of_mask, shared_generator
+from d2ldrop.errors import ArgumentTypeError, not_an_array, not_real
+from d2ldrop.randomness import Odds, axes_of, lanes, no_axes, normals, shape_of_mask, shared_generator
 from d2ldrop.tf.arrays import is_array
 
 _generator: ContextVar[Any] = ContextVar("_generator", default=None)
@@ -68,7 +68,8 @@ def draw_mask(X: tf.Tensor, p: Odds, axes: Iterable[int] = ()) -> tf.Tensor:
     else from TensorFlow's global one (both Philox).
     """
     if isinstance(X, tf.RaggedTensor):
-        return X.with_flat_values(draw_mask(X.flat_values, p, _axes_of_flat(axes)))
+        no_axes(axes)  # as in TensorFlow's own dropout
+        return X.with_flat_values(draw_mask(X.flat_values, p))
     kind = tf.uint16 if p.bits == 16 else tf.uint8
     shape = _shape_of_mask(X, axes_of(axes))
     if (rng := shared_generator()) is not None:  # in a compiled function, too, this calls back to the host
@@ -99,13 +100,6 @@ def _shape_of_mask(X: tf.Tensor, axes: tuple[int, ...]) -> Any:
     ):
         is_shared = tf.reduce_any(tf.range(rank)[:, None] == tf.constant(axes) % rank, axis=1)
     return tf.where(is_shared, 1, tf.shape(X))
-
-
-def _axes_of_flat(axes: Iterable[int]) -> tuple[()]:
-    """Return the axes along which the values of a RaggedTensor share one draw: none, as in TensorFlow's own dropout."""
-    if shared := axes_of(axes):
-        raise ArgumentError(f"Expected no axes for a RaggedTensor, whose rows differ in length. Received: {shared}")
-    return ()
 
 
 def _source() -> Any:
@@ -139,7 +133,8 @@ def keep_mask(X: tf.Tensor, p: Odds, axes: Iterable[int] = (), key: Any = None) 
     if 0 < p.threshold < 2**p.bits:
         return draw_mask(X, p, axes)
     if isinstance(X, tf.RaggedTensor):
-        return X.with_flat_values(keep_mask(X.flat_values, p, _axes_of_flat(axes)))
+        no_axes(axes)
+        return X.with_flat_values(keep_mask(X.flat_values, p))
     with tf.device(X.device):
         return tf.fill(_shape_of_mask(X, axes_of(axes)), p.threshold == 0)
 
@@ -152,8 +147,8 @@ def normal_like(X: tf.Tensor, key: Any = None) -> tf.Tensor:
     shape, dtype = _shape_of_mask(X, ()), tf.float64 if X.dtype == tf.float64 else tf.float32
     with tf.device(X.device):
         if (rng := shared_generator()) is not None:
-            kind = dtype.as_numpy_dtype
-            drawn = tf.numpy_function(lambda shape: np.asarray(rng.standard_normal(tuple(shape), kind)), [shape], dtype)
+            draw = lambda shape: normals(tuple(shape), rng, dtype == tf.float64)  # noqa: E731
+            drawn = tf.numpy_function(draw, [shape], dtype)
             drawn = tf.reshape(drawn, shape)
         else:
             drawn = _source().normal(shape, dtype=dtype)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from d2ldrop.hyperparameters import HyperParameters
-from d2ldrop.randomness import odds
-from d2ldrop.torch.masks import by_rows, draw_mask, drop_on_gpu, has_own_kernel, masked, no_axes, real_floats
+from d2ldrop.randomness import no_axes, odds
+from d2ldrop.torch.masks import by_rows, draw_mask, drop_on_gpu, has_own_kernel, masked, real_floats
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
 # Dropout

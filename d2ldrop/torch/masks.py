@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2ldrop.errors import ArgumentError, ArgumentTypeError, not_an_array, not_real
-from d2ldrop.randomness import Odds, axes_of, lanes, shape_of_mask, shared_generator
+from d2ldrop.errors import ArgumentTypeError, not_an_array, not_real
+from d2ldrop.randomness import Odds, axes_of, lanes, no_axes, normals, shape_of_mask, shared_generator
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # new in PyTorch 2.7
@@ -126,18 +126,6 @@ def by_rows(X: Any, values: Tensor) -> Tensor:
     return Y
 
 
-def no_axes(axes: Iterable[int]) -> None:
-    """Refuse shared draws in a nested tensor.
-
-    Raises
-    ------
-    ArgumentError
-        If there are axes.
-    """
-    if shared := axes_of(axes):
-        raise ArgumentError(f"Expected no axes for a nested tensor, whose rows differ in length. Received: {shared}")
-
-
 # What other noise is made of
 
 
@@ -154,8 +142,8 @@ def normal_like(X: Tensor, key: Any = None) -> Tensor:
     if X.is_nested:
         return by_rows(X, normal_like(X.values()))
     if (rng := _host_generator()) is not None:
-        drawn = rng.standard_normal(tuple(X.shape), np.float64 if X.dtype == torch.float64 else np.float32)
-        return torch.from_numpy(np.asarray(drawn)).to(X.device, X.dtype)
+        drawn = normals(tuple(X.shape), rng, X.dtype == torch.float64)
+        return torch.from_numpy(drawn).to(X.device, X.dtype)
     return torch.randn(X.shape, dtype=X.dtype, device=X.device)
 
 
