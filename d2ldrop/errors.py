@@ -47,10 +47,9 @@ class CheckpointError(D2LDropError, ValueError):
 
 def not_an_array(X: Any, backend: str) -> ArgumentTypeError:
     """Return the error for what is no array of a backend's framework."""
-    kind = type(X)
+    kind = f"{type(X).__module__}.{type(X).__qualname__}".removeprefix("builtins.")
     return ArgumentTypeError(
-        f"Expected X to be an array of {backend}. Received: {kind.__module__}.{kind.__qualname__}. "
-        f"d2ldrop.{backend}.array(X) makes one."
+        f"Expected X to be an array of {backend}. Received: {kind}. d2ldrop.{backend}.array(X) makes one."
     )
 
 

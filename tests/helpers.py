@@ -1,5 +1,7 @@
 """What several test files need."""
 
+import gzip
+
 from d2ldrop import Trainer
 
 
@@ -9,3 +11,13 @@ def fitted(d2l, small, epochs=1, kind="DropoutMLPScratch", data=None, **options)
     trainer = Trainer(epochs, **{"seed": 0, "progress": False, **options})
     trainer.fit(model, data or d2l.Digits())
     return trainer, model
+
+
+def idx_header(*shape):
+    """Return how an IDX file of bytes begins; lengths may be negative."""
+    return bytes((0, 0, 8, len(shape))) + b"".join(n.to_bytes(4, "big", signed=True) for n in shape)
+
+
+def idx_file(path, array):
+    """Write bytes as the data set's publishers do."""
+    path.write_bytes(gzip.compress(idx_header(*array.shape) + array.tobytes()))
