@@ -6,7 +6,8 @@ from flax import linen as nn
 from jax import Array
 from jax import numpy as jnp
 
-from d2ldrop.jax.masks import draw_mask, masked, real_floats
+from d2ldrop.jax.lesson import dropout_layer
+from d2ldrop.jax.masks import real_floats
 from d2ldrop.randomness import odds
 
 
@@ -59,10 +60,5 @@ class Dropout(nn.Module):
             return X
         if self.rate == 1:  # needs no key
             return jnp.zeros_like(real_floats(X))
-        return dropped(X, self.rate, self.make_rng(self.rng_collection) if rng is None else rng, self.broadcast_dims)
-
-
-def dropped(X: Array, rate: float, key: Array, axes: Sequence[int]) -> Array:
-    """Return `X` with elements dropped as the key says, all alike along `axes`."""
-    X, p = real_floats(X), odds(rate, "rate")
-    return masked(X, draw_mask(X, p, key, axes), p.scale)
+        key = self.make_rng(self.rng_collection) if rng is None else rng
+        return dropout_layer(X, self.rate, key, axes=self.broadcast_dims)
