@@ -102,9 +102,8 @@ def test_scalars_and_arrays_without_axes(d2l):
 
 @pytest.mark.parametrize("X", [[1.0, 2.0], (1.0,), 3.0, 3, None, "text", range(3)], ids=repr)
 def test_what_is_no_array_is_refused(d2l, X):
-    with pytest.raises(
-        d2ldrop.errors.ArgumentTypeError, match=r"Expected X to be an array of numpy. Received: builtins"
-    ):
+    message = rf"Expected X to be an array of numpy\. Received: {type(X).__name__}\. "
+    with pytest.raises(d2ldrop.errors.ArgumentTypeError, match=message):
         d2l.dropout_layer(X, 0.5)
 
 
