@@ -3,7 +3,7 @@
 No framework is imported before it is asked for.
 """
 
-from d2ldrop.data import ArrayData, Digits, FashionMNIST
+from d2ldrop.data import ArrayData, CSVData, Digits, FashionMNIST
 from d2ldrop.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -24,8 +24,9 @@ from d2ldrop.noise import (
     input_noise,
 )
 from d2ldrop.registry import available, backend, dropout_layer, register_backend
-from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
+from d2ldrop.training.callbacks import Callback, EarlyStopping
 from d2ldrop.training.checkpoints import Checkpoint
+from d2ldrop.training.history import CSVLog, HistoryLog, JSONLinesLog, TensorBoardLog
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, load_weights, read_weights, save_weights
 
@@ -36,6 +37,7 @@ __all__ = [
     "ArgumentTypeError",
     "ArrayData",
     "BackendError",
+    "CSVData",
     "CSVLog",
     "Callback",
     "Checkpoint",
@@ -47,6 +49,9 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "FashionMNIST",
+    "HistoryLog",
+    "JSONLinesLog",
+    "TensorBoardLog",
     "Trainer",
     "UsageError",
     "WeightsError",
