@@ -119,7 +119,8 @@ class ArrayData(DataModule):
         floating-point numbers become float32.
     X_val, y_val
         Samples to validate on. Without them, a fifth of the training samples is set aside: of each class, and of all
-        its samples in an order that is shuffled, always in the same way.
+        its samples in an order that is shuffled, always in the same way. With none in them, as in `X[:0], y[:0]`,
+        training has all samples, and nothing is validated.
     batch_size
         The number of samples in a batch.
     class_names
@@ -160,7 +161,7 @@ class ArrayData(DataModule):
             order, cut = validation_last(train.y, shuffle), len(train.y) - max(1, len(train.y) // 5)
             train, val = (Split(train.X[part], train.y[part]) for part in (order[:cut], order[cut:]))
         else:
-            val = _checked(X_val, y_val)
+            val = _checked(X_val, y_val, least=0)
             if val.X.shape[1:] != train.X.shape[1:]:
                 raise DataError(f"Expected X_val of samples {train.X.shape[1:]}. Received: {val.X.shape[1:]}")
         self._fill(train, val, batch_size, class_names)
@@ -168,7 +169,7 @@ class ArrayData(DataModule):
     def _fill(self, train: Split, val: Split, batch_size: int, class_names: Sequence[str] | None = None) -> None:
         self.batch_size = positive("batch_size", batch_size)
         self._splits = {True: train, False: val}
-        self.num_classes = int(max(train.y.max(), val.y.max())) + 1
+        self.num_classes = int(max(train.y.max(), val.y.max(initial=0))) + 1
         self.class_names = list(class_names) if class_names is not None else [str(k) for k in range(self.num_classes)]
         if len(self.class_names) < self.num_classes:
             raise DataError(f"Expected {self.num_classes} class names. Received: {len(self.class_names)}")
@@ -216,8 +217,8 @@ class ImageData(ArrayData):
         return show_images(grey_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
 
 
-def _checked(X: Any, y: Any) -> Split:
-    """Return a user's arrays on the host, checked to be samples and their labels."""
+def _checked(X: Any, y: Any, least: int = 1) -> Split:
+    """Return a user's arrays on the host, checked to be samples and their labels, `least` or more."""
     given, X, y = on_host(X), samples(X), on_host(y)
     if given.dtype.kind in "iu" and given.dtype != np.uint8 and X.size and X.max() == 1:
         raise DataError('Expected integers in X to be pixels, 0 to 255. Received 0 and 1: pass X.astype("float32").')
@@ -233,7 +234,7 @@ def _checked(X: Any, y: Any) -> Split:
         raise DataError(
             f"Expected y to hold whole numbers from 0 to {MAX_CLASSES - 1}, classes. Received: {y.dtype}, {y[:5]} ..."
         )
-    return same_length(Split(X, y.astype(np.int64)))
+    return same_length(Split(X, y.astype(np.int64)), least)
 
 
 def on_host(X: Any) -> np.ndarray:
@@ -286,8 +287,9 @@ def validation_last(y: np.ndarray, shuffle: bool) -> np.ndarray:
     return by_class[np.argsort(place, kind="stable")]
 
 
-def same_length(split: Split) -> Split:
-    """Return the samples and labels, if there are as many of one as of the other, and at least one."""
-    if len(split.X) != len(split.y) or not len(split.y):
-        raise DataError(f"Expected as many samples as labels, at least 1. Received: {len(split.X)}, {len(split.y)}")
+def same_length(split: Split, least: int = 1) -> Split:
+    """Return the samples and labels, if there are as many of one as of the other, and `least` or more."""
+    if len(split.X) != len(split.y) or len(split.y) < least:
+        received = f"{len(split.X)}, {len(split.y)}"
+        raise DataError(f"Expected as many samples as labels, at least {least}. Received: {received}")
     return split

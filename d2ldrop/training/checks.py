@@ -63,7 +63,7 @@ def check_labels(model: Any, data: DataModule, parts: Iterable[bool]) -> None:
     outputs = getattr(model, "num_outputs", None)
     if not isinstance(model, BaseClassifier) or not isinstance(data, ArrayData) or not isinstance(outputs, int):
         return
-    largest = max(int(data.split(train).y.max()) for train in parts)
+    largest = max(int(data.split(train).y.max(initial=0)) for train in parts)
     if largest >= outputs:
         raise DataError(_too_few(outputs, largest))
 

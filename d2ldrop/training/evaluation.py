@@ -8,7 +8,7 @@ import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, Numbers
 from d2ldrop.data import ArrayData, DataModule, as_floats
-from d2ldrop.errors import UsageError
+from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, is_overridden
 from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device
 from d2ldrop.training.checks import check_batch, check_labels, checked_data, checked_model, inputs_of
@@ -53,8 +53,12 @@ class Evaluator(HyperParameters):
         ------
         UsageError
             If one is missing, and nothing was fitted.
+        DataError
+            If there are no validation samples.
         """
         view = self._view(model, data)
+        if isinstance(view.data, ArrayData) and not len(view.data.split(False).y):
+            raise DataError("Expected samples to validate on. Received none: pass evaluate(data=) others.")
         check_labels(view.model, view.data, (False,))
         view._resident = view._is_resident()
         if not view._resident:
@@ -134,7 +138,8 @@ class Evaluator(HyperParameters):
     def _validate(self) -> tuple[Numbers, list[int]]:
         """Return the metrics and sizes of the batches of the validation samples."""
         if self._resident:
-            count = len(self._val_data[-1])
+            if not (count := len(self._val_data[-1])):
+                return {}, []
             numbers = self.backend.eval_epoch(self.model, self._val_data, EVAL_BATCH)
             return numbers, [min(EVAL_BATCH, count - i) for i in range(0, count, EVAL_BATCH)]
         steps, sizes = [], []
