@@ -125,7 +125,8 @@ class ArrayData(DataModule):
         numbers become float32.
     X_val, y_val
         Samples to validate on. Without them, a fifth of the training samples is set aside: of each class, and of all
-        its samples in an order that is shuffled, always in the same way. In a regression it is a fifth of all.
+        its samples in an order that is shuffled, always in the same way. In a regression it is a fifth of all. With
+        none in them, as in `X[:0], y[:0]`, training has all samples, and nothing is validated.
     batch_size
         The number of samples in a batch.
     class_names
@@ -180,7 +181,7 @@ class ArrayData(DataModule):
         if X_val is None:
             train, val = (Split(train.X[part], train.y[part]) for part in divided(train.y, shuffle))
         else:
-            val = _checked(X_val, y_val, train.y.dtype.kind == "f")
+            val = _checked(X_val, y_val, train.y.dtype.kind == "f", least=0)
             if val.y.shape[1:] != train.y.shape[1:]:
                 raise DataError(f"Expected y_val of targets {train.y.shape[1:]}. Received: {val.y.shape[1:]}")
             if val.X.shape[1:] != train.X.shape[1:]:
@@ -195,7 +196,7 @@ class ArrayData(DataModule):
         if self.is_regression:
             self.num_outputs = train.y.shape[1]
             return
-        self.num_outputs = self.num_classes = int(max(train.y.max(), val.y.max())) + 1
+        self.num_outputs = self.num_classes = int(max(train.y.max(), val.y.max(initial=0))) + 1
         self.class_names = list(class_names) if class_names is not None else [str(k) for k in range(self.num_classes)]
         if len(self.class_names) < self.num_classes:
             raise DataError(f"Expected {self.num_classes} class names. Received: {len(self.class_names)}")
@@ -245,8 +246,8 @@ class ImageData(ArrayData):
         return show_images(grey_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
 
 
-def _checked(X: Any, y: Any, regression: bool | None) -> Split:
-    """Return a user's arrays on the host, checked to be samples and their labels."""
+def _checked(X: Any, y: Any, regression: bool | None, least: int = 1) -> Split:
+    """Return a user's arrays on the host, checked to be samples and their labels, `least` or more."""
     given, X, y = on_host(X), samples(X), on_host(y)
     if given.dtype.kind in "iu" and given.dtype != np.uint8 and X.size and X.max() == 1:
         raise DataError('Expected integers in X to be pixels, 0 to 255. Received 0 and 1: pass X.astype("float32").')
@@ -275,7 +276,7 @@ def _checked(X: Any, y: Any, regression: bool | None) -> Split:
         with np.errstate(over="ignore"):  # what is too large becomes inf
             y = np.ascontiguousarray(y if y.ndim == 2 else y[:, None], np.float32)  # (N, 1) as a model's outputs
         _check_finite("y", y)
-    return same_length(Split(X, y if regression else y.astype(np.int64)))
+    return same_length(Split(X, y if regression else y.astype(np.int64)), least)
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:
@@ -352,8 +353,9 @@ def validation_last(y: np.ndarray, shuffle: bool) -> np.ndarray:
     return by_class[np.argsort(place, kind="stable")]
 
 
-def same_length(split: Split) -> Split:
-    """Return the samples and labels, if there are as many of one as of the other, and at least one."""
-    if len(split.X) != len(split.y) or not len(split.y):
-        raise DataError(f"Expected as many samples as labels, at least 1. Received: {len(split.X)}, {len(split.y)}")
+def same_length(split: Split, least: int = 1) -> Split:
+    """Return the samples and labels, if there are as many of one as of the other, and `least` or more."""
+    if len(split.X) != len(split.y) or len(split.y) < least:
+        received = f"{len(split.X)}, {len(split.y)}"
+        raise DataError(f"Expected as many samples as labels, at least {least}. Received: {received}")
     return split

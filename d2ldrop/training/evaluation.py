@@ -8,7 +8,7 @@ import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, Numbers
 from d2ldrop.data import ArrayData, DataModule, as_floats, batches_in
-from d2ldrop.errors import UsageError
+from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, is_overridden
 from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device
 from d2ldrop.training.checks import check_batch, check_labels, checked_data, checked_model, inputs_of
@@ -53,18 +53,18 @@ class Evaluator(HyperParameters):
         Raises
         ------
         UsageError
-            If one is missing, and nothing was fitted, or if there are no validation samples.
+            If one is missing, and nothing was fitted.
+        DataError
+            If there are no validation samples.
         """
         view = self._view(model, data)
-        check_labels(view.model, view.data, (False,))
         view._resident = view._is_resident()
-        if not view._resident:
-            view.val_dataloader = view.data.val_dataloader()
-            if view.val_dataloader is None:
-                raise UsageError(
-                    "Expected validation samples. The data have none: pass others, as evaluate(data=loader)."
-                )
-        elif view.data is not getattr(self, "data", None) or view.backend is not self.backend:
+        view.val_dataloader = None if view._resident else view.data.val_dataloader()
+        if not len(view.data.split(False).y) if view._resident else view.val_dataloader is None:
+            raise DataError("Expected samples to validate on. Received none: pass evaluate(data=) others.")
+        check_labels(view.model, view.data, (False,))
+        own = view.data is getattr(self, "data", None) and view.backend is self.backend
+        if view._resident and not own:
             view._val_data = on_device(view.data, view.backend, view.device, (False,))
         view.backend.build(view.model, view._example_inputs(train=False), view.device)
         log = MetricLog()
@@ -140,7 +140,8 @@ class Evaluator(HyperParameters):
     def _validate(self) -> tuple[Numbers, list[int]]:
         """Return the metrics and sizes of the batches of the validation samples."""
         if self._resident:
-            count = len(self._val_data[-1])
+            if not (count := len(self._val_data[-1])):
+                return {}, []
             numbers = self.backend.eval_epoch(self.model, self._val_data, EVAL_BATCH)
             return numbers, [min(EVAL_BATCH, count - i) for i in range(0, count, EVAL_BATCH)]
         steps, sizes = [], []
