@@ -13,6 +13,7 @@ from d2ldrop.errors import (
     DataError,
     DataNotFoundError,
     DivergedError,
+    MissingPackageError,
     UsageError,
     WeightsError,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "FashionMNIST",
     "HistoryLog",
     "JSONLinesLog",
+    "MissingPackageError",
     "TensorBoardLog",
     "Trainer",
     "UsageError",
