@@ -3,7 +3,7 @@
 import difflib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,27 +69,11 @@ class CSVData(ArrayData):
         self.save_hyperparameters()
         if task not in ("auto", "classification", "regression"):
             raise ArgumentError(f'Expected task to be "auto", "classification" or "regression". Received: {task!r}')
-        frame = read_table(path, sep)
-        for name in (target, *ignore):
-            _check_column(frame, name, path)
-        if target in ignore:
-            raise ArgumentError(f"Expected to ignore other columns than the target. Received: {target!r}")
-        names = [name for name in frame.columns if name and name not in (target, *ignore)]
-        for name in (target, *names):
-            if frame[name].isna().all():
-                raise DataError(
-                    f"Expected values in column {name!r}. It is empty: ignore it, or leave it out of the file."
-                )
-        if not names:
-            raise DataError(f"Expected columns to predict {target!r} from. {Path(path).name} has no other.")
-        frame = frame[[target, *names]].reset_index(drop=True)
-        if frame[target].isna().any():
-            row = int(np.flatnonzero(frame[target].isna())[0])
-            raise DataError(f"Expected a value of {target!r} in each row. Received none in row {row + 1}.")
+        frame = _columns(read_table(path, sep), target, ignore, path)
         classes = _classes(frame, target, task)
         y = np.unique(as_classes(frame[target]), return_inverse=True)[1] if classes else numbers_of(frame, target)
         train, val = divided(y)
-        self.preparation = _prepared(frame, names, target, classes, train)
+        self.preparation = _prepared(frame, target, classes, train)
         X, y = self.preparation.inputs(frame), self.preparation.labels(frame)
         if batch_size is None:
             batch_size = min(256, max(16, len(train) // 100))
@@ -113,6 +97,23 @@ class CSVData(ArrayData):
         return [first, *many]
 
 
+def _columns(frame: Frame, target: str, ignore: Sequence[str], path: str | os.PathLike[str]) -> Frame:
+    """Return the target and the columns to predict it from, all of which hold something."""
+    for name in (target, *ignore):
+        _check_column(frame, name, path)
+    if target in ignore:
+        raise ArgumentError(f"Expected to ignore other columns than the target. Received: {target!r}")
+    names = [target, *(name for name in frame.columns if name and name not in (target, *ignore))]
+    if len(names) == 1:
+        raise DataError(f"Expected columns to predict {target!r} from. {path} has no other.")
+    if empty := [name for name in names if frame[name].isna().all()]:
+        raise DataError(f"Expected values in column {empty[0]!r}. It is empty: ignore it, or leave it out of the file.")
+    if frame[target].isna().any():
+        row = int(np.flatnonzero(frame[target].isna())[0]) + 1
+        raise DataError(f"Expected a value of {target!r} in each row. Received none in row {row}.")
+    return frame[names]
+
+
 def _check_column(frame: Frame, name: str, path: str | os.PathLike[str]) -> None:
     """Raise a DataError that lists the columns if there is none of that name."""
     if name in frame.columns and name:
@@ -121,33 +122,29 @@ def _check_column(frame: Frame, name: str, path: str | os.PathLike[str]) -> None
     near = difflib.get_close_matches(name, names, 1)
     hint = f" Do you mean {near[0]!r}?" if near else ""
     hint += " If they are separated by something else, pass it as sep." if len(names) == 1 else ""
-    raise DataError(f"Expected a column {name!r} in {os.fspath(path)}. It has: {listed(names)}.{hint}")
+    raise DataError(f"Expected a column {name!r} in {path}. It has: {listed(names)}.{hint}")
 
 
 def _classes(frame: Frame, target: str, task: str) -> list[str]:
     """Return the names of the classes of a target, or an empty list for a regression."""
-    numbers = as_numbers(frame[target])
-    if task == "auto" and numbers is not None:
+    numbers, texts = as_numbers(frame[target])
+    if task == "auto" and not len(texts):
         whole = np.all(numbers == np.floor(numbers)) and len(np.unique(numbers)) <= MAX_WHOLE_CLASSES
         task = "classification" if whole else "regression"
     if task == "regression":
         return []
-    names = sorted(
-        {*as_classes(frame[target])}, key=(lambda name: (float(name), name)) if numbers is not None else None
-    )
+    names = sorted({*as_classes(frame[target])}, key=None if len(texts) else lambda name: (float(name), name))
     if len(names) < 2:
         raise DataError(f"Expected at least 2 classes in column {target!r}. Received only {names[0]!r}.")
     return names
 
 
-def _prepared(
-    frame: Frame, names: Iterable[str], target: str, classes: list[str], train: np.ndarray
-) -> TablePreparation:
+def _prepared(frame: Frame, target: str, classes: list[str], train: np.ndarray) -> TablePreparation:
     """Return what the rows `train` tell about the columns; which of them are numbers, all rows decide."""
     numbers, texts = {}, {}
-    for name in names:
-        values = as_numbers(frame[name])
-        if values is None:
+    for name in (name for name in frame.columns if name != target):
+        values, wrong = as_numbers(frame[name])
+        if len(wrong):
             counts = frame[name].iloc[train].fillna("").value_counts()
             texts[name] = sorted(map(str, counts.index[:MAX_CATEGORIES]))
         elif np.isnan(values[train]).all():

@@ -39,34 +39,23 @@ def read_table(path: str | os.PathLike[str], sep: str | None = None) -> Frame:
 
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline(100_000)
-        reading: dict[str, Any] = {
-            "sep": sep or _separator(first), "dtype": str, "encoding": "utf-8-sig", "index_col": False,
-            "skipinitialspace": True,
-        }  # fmt: skip
+            first = next((line for line in file if line.strip()), "")
+        reading: dict[str, Any] = {"sep": sep or _separator(first), "dtype": str, "encoding": "utf-8-sig"}
+        reading |= {"index_col": False, "skipinitialspace": True}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the first line
-            names = pd.read_csv(path, header=None, nrows=1, **reading).iloc[0].str.strip()
+            names = pd.read_csv(path, header=None, nrows=1, keep_default_na=False, **reading).iloc[0].str.strip()
             frame = pd.read_csv(path, **reading)
     except FileNotFoundError as error:
-        raise DataNotFoundError(
-            f"Expected {os.fspath(path)} to be a CSV file. There is no file of that name."
-        ) from error
-    except (
-        ValueError,
-        csv.Error,
-        pd.errors.ParserWarning,
-    ) as error:  # those of pandas, and UnicodeError, are ValueErrors
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"Expected {os.fspath(path)} to be a CSV file in UTF-8. Received: {reason}") from error
-    if names.dropna().duplicated().any():
-        twice = names.dropna()[names.dropna().duplicated()].iloc[0]
-        raise DataError(
-            f"Expected each column of {os.fspath(path)} to have a name of its own. Received {twice!r} twice."
-        )
+        raise DataNotFoundError(f"Expected {path} to be a CSV file. There is no file of that name.") from error
+    except (ValueError, csv.Error, pd.errors.ParserWarning) as error:  # errors of pandas and Unicode are ValueErrors
+        reason = " ".join(str(error).split())
+        raise DataError(f"Expected {path} to be a CSV file in UTF-8. Received: {reason}") from error
+    if len(twice := names[names.duplicated() & (names != "")]):
+        raise DataError(f"Expected each column of {path} to have a name of its own. Received {twice.iloc[0]!r} twice.")
     if not len(frame):
-        raise DataError(f"Expected rows below the names in {os.fspath(path)}. Received none.")
-    frame.columns = names.where(names.notna(), "")
+        raise DataError(f"Expected rows below the names in {path}. Received none.")
+    frame.columns = names
     frame = frame.apply(lambda column: column.str.strip())
     return frame.where(frame.notna() & (frame != ""))
 
@@ -79,18 +68,18 @@ def _separator(first: str) -> str:
         return ","
 
 
-def as_numbers(column: Column) -> np.ndarray | None:
-    """Return a column as float64, with nan where it is missing; None if not all of it are numbers."""
+def as_numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column as float64, with nan where it is missing or no number, and the rows with what is no number."""
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce")
-    return None if (numbers.isna() & column.notna()).any() else numbers.to_numpy(np.float64)
+    return numbers.to_numpy(np.float64), np.flatnonzero(numbers.isna() & column.notna())
 
 
 def as_classes(column: Column) -> np.ndarray:
     """Return a column as names of classes; whole numbers lose leading zeros and trailing ones behind the point."""
-    numbers = as_numbers(column)
-    if numbers is not None and np.all(np.isfinite(numbers) & (numbers == np.floor(numbers))):
+    numbers, wrong = as_numbers(column)
+    if not len(wrong) and np.all(np.isfinite(numbers) & (numbers == np.floor(numbers))):
         return np.array([str(int(number)) for number in numbers], object)
     return column.to_numpy(object)
 
@@ -103,14 +92,10 @@ def numbers_of(frame: Frame, name: str) -> np.ndarray:
     DataError
         If something in it is none.
     """
-    numbers = as_numbers(frame[name])
-    if numbers is None:
-        row = next(
-            k
-            for k, text in enumerate(frame[name])
-            if isinstance(text, str) and as_numbers(frame[name][k : k + 1]) is None
-        )
-        raise DataError(f"Expected numbers in column {name!r}. Received {frame[name].iloc[row]!r} in row {row + 1}.")
+    numbers, wrong = as_numbers(frame[name])
+    if len(wrong):
+        text, row = frame[name].iloc[wrong[0]], wrong[0] + 1
+        raise DataError(f"Expected numbers in column {name!r}. Received {text!r} in row {row}.")
     return numbers
 
 
