@@ -210,8 +210,9 @@ def test_cells_may_hold_anything_in_quotes(table):
         ("a,y\n1,p\n2,q\n", {"task": "regression"}, "numbers in column 'y'. Received 'p' in row 1"),
         ("a,y\n1,p\n2,q\n", {"task": "ranking"}, "task to be"),
         ("a,y\n1,p\n2,q\n", {"batch_size": 0}, "batch_size"),
-        ("a,y\n1,p\ninf,q\n" * 5, {}, "numbers below 1e100 in column 'a'|to be a CSV file"),
-        ("a,y\n1,p\n1e300,q\n3,q\n4,q\n5,q\n", {}, "numbers below 1e100 in column 'a'. Received: 1e\\+300|finite"),
+        ("a,y\n" + "1,p\ninf,q\n" * 5, {}, "numbers below 1e100 in column 'a'. Received: inf"),
+        ("a,y\n" + "1,p\n1e300,q\n" * 5, {}, "numbers below 1e100 in column 'a'. Received: 1e\\+300"),
+        ("a,y\n" + "1,p\n2,q\n" * 5 + "1e300,p\n", {}, "column 'a'"),
         (b"\xff\xfea\x00,\x00y\x00", {}, "in UTF-8"),
         ("a,y\n1,é\n".encode("latin-1"), {}, "in UTF-8"),
         (b"PK\x03\x04\x00\x00\x00\xff", {}, "in UTF-8"),
@@ -282,7 +283,8 @@ def test_a_description_that_is_not_one_is_refused(table, wine):
             TablePreparation.from_json(wrong)
 
 
-def test_a_table_is_learnt(d2l, table, wine):
+def test_a_table_is_learnt(table, wine):
+    d2l = d2ldrop.backend("numpy")
     data = CSVData(table(wine), "target")
     model = d2l.DropoutMLP(num_outputs=3, num_hiddens_1=16, num_hiddens_2=16, dropout_1=0.1, dropout_2=0.1, lr=0.2)
     trainer = Trainer(8, seed=0, progress=False)

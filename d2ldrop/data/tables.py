@@ -169,7 +169,8 @@ class TablePreparation:
             )
             encoder.fit(np.array([[values[0] for values in self.texts.values()]], object))
             parts.append(encoder.transform(frame[list(self.texts)].astype(object).fillna("").to_numpy(object)))
-        X = np.hstack(parts).astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes inf
+            X = np.hstack(parts).astype(np.float32)
         if not np.isfinite(X).all():
             k, j = np.argwhere(~np.isfinite(X))[0]
             raise DataError(

@@ -145,7 +145,7 @@ class Evaluator(HyperParameters):
             numbers = self.backend.eval_epoch(self.model, self._val_data, EVAL_BATCH)
             return numbers, [min(EVAL_BATCH, count - i) for i in range(0, count, EVAL_BATCH)]
         steps, sizes = [], []
-        for batch in map(self.prepare_batch, self.val_dataloader or ()):
+        for batch in map(self.prepare_batch, () if self.val_dataloader is None else self.val_dataloader):
             steps.append(self.backend.eval_step(self.model, batch))
             sizes.append(len(batch[-1]))
         return fetched(steps, self.backend), sizes
