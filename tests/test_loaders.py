@@ -13,7 +13,6 @@ from d2ldrop.data.loaders import LoaderData
 
 NUMPY = d2ldrop.backend("numpy")
 BATCHES = 5
-SIZES = [40, 40, 40, 40, 30]  # of the batches of 190 samples
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +101,16 @@ def check(d2l, make, arrays):
         assert {key: row[key] for key in ("train_loss", "val_acc")} == pytest.approx(
             {key: same[key] for key in ("train_loss", "val_acc")}, rel=1e-5
         )
-    assert trainer.num_train_batches == BATCHES
-    assert trainer.epoch_log["train_loss"][1] == SIZES
-    assert trainer.train_batch_idx == 3 * BATCHES
+    sizes = [min(40, len(arrays[0]) - k) for k in range(0, len(arrays[0]), 40)]
+    assert trainer.num_train_batches == len(sizes)
+    assert trainer.epoch_log["train_loss"][1] == sizes
+    assert trainer.train_batch_idx == 3 * len(sizes)
     assert trainer.data.batch_size == 40
 
 
 def test_a_loader_of_the_models_framework(d2l, arrays):
-    for name in SAME.get(d2l.name, ("host", "host stream")):
-        check(d2l, LOADERS[name], arrays)
+    for name in SAME.get(d2l.name, ("host stream",)):
+        check(d2l, LOADERS[name], [array[:80] for array in arrays])  # of one size, as each size is compiled
 
 
 @pytest.mark.parametrize("name", LOADERS)
