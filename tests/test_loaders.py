@@ -119,12 +119,12 @@ def test_a_loader_of_another_framework(name, arrays):
 
 
 def test_what_is_learnt_from_a_loader(arrays):
-    trainer = train(NUMPY, (Batches(*arrays), Batches(*arrays)), epochs=12)
+    trainer = train(NUMPY, (Batches(*arrays), Batches(*arrays)), epochs=30)
     assert trainer.history[-1]["val_acc"] > 0.7
     assert (trainer.predict(arrays[0]).argmax(axis=1) == arrays[1]).mean() == pytest.approx(
         trainer.history[-1]["val_acc"]
     )
-    again = train(NUMPY, (Batches(*arrays), Batches(*arrays)), epochs=12)
+    again = train(NUMPY, (Batches(*arrays), Batches(*arrays)), epochs=30)
     for key, value in NUMPY.get_weights(trainer.model).items():
         np.testing.assert_array_equal(NUMPY.get_weights(again.model)[key], value)
 

@@ -31,7 +31,8 @@ def checked_data(data: Any, model: BaseModule, evaluating: bool = False) -> Data
     if (loaded := loader_data(data, model.backend_name, evaluating)) is not None:
         return loaded
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return ArrayData(*data, regression=model.is_regression or None)
+        X, y = data
+        return ArrayData(X, y, regression=model.is_regression or None)
     if isinstance(data, type) and issubclass(data, DataModule):
         raise ArgumentError(f"Expected data. Received the class {data.__name__}: write {data.__name__}(...).")
     raise ArgumentError(
