@@ -77,7 +77,7 @@ def test_a_regression_is_trained_and_predicted_in_its_units(d2l, files, tmp_path
     shown = capsys.readouterr().out
     assert "target 'target': numbers, a regression" in shown
     assert "epoch 6/6: train_loss 0." in shown
-    error = float(re.search(r"validation RMSE ([0-9.]+), loss", shown).group(1))
+    error = float(re.search(rf"{d2l.name} regressor: validation RMSE ([0-9.]+), loss", shown).group(1))
     assert 40 < error < 70  # 77 is the deviation of the target, 55 the error of a linear model
     assert len(history.read_text().splitlines()) == 6
     predict = ["predict", "--backend", d2l.name, "--weights", weights, "--csv", files / "diabetes.csv"]

@@ -85,9 +85,7 @@ SAME = {"torch": ("torch", "torch stream"), "tf": ("tf", "tf stream"), "mxnet": 
 
 
 def train(d2l, data, epochs=3, **options):
-    model = d2l.DropoutMLPScratch(
-        num_outputs=10, num_hiddens_1=16, num_hiddens_2=8, dropout_1=0, dropout_2=0, lr=0.5
-    )
+    model = d2l.DropoutMLPScratch(num_outputs=10, num_hiddens_1=16, num_hiddens_2=8, dropout_1=0, dropout_2=0, lr=0.5)
     trainer = Trainer(epochs, **{"seed": 0, "progress": False, **options})
     trainer.fit(model, data)
     return trainer

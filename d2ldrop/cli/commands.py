@@ -80,9 +80,9 @@ def train(args: argparse.Namespace) -> None:
 
 def write(args: argparse.Namespace, model: Any, trainer: Trainer, name: str, report: Report) -> list[str]:
     """Write weights, plot and history, each whether or not the others can be written; return what went wrong."""
-    row = trainer.history[-1]
+    row, kind = trainer.history[-1], "regressor" if model.is_regression else args.model
     report(
-        f"{args.backend} {args.model}: validation {score(row, trainer.data)}, loss {row['val_loss']:.4f}, "
+        f"{args.backend} {kind}: validation {score(row, trainer.data)}, loss {row['val_loss']:.4f}, "
         f"after {row['epoch']} epochs of {np.median([row['seconds'] for row in trainer.history]):.2f} s"
     )
     outputs: dict[str, tuple[Path | None, Callable[[Path], None]]] = {
