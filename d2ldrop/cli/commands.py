@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import AnyBackend
 from d2ldrop.benchmarks import bench as bench_module
 from d2ldrop.cli.running import Report, Stopped, signals_raise, signals_wait
 from d2ldrop.data import Digits, FashionMNIST, ImageData
@@ -23,6 +22,7 @@ from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
 from d2ldrop.training.callbacks import Callback, CSVLog, Training, write_history
 from d2ldrop.training.checkpoints import Checkpoint
+from d2ldrop.training.checks import gpus
 from d2ldrop.training.progress import in_terminal
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
@@ -201,14 +201,6 @@ def choose_data(wanted: str, batch_size: int | None, report: Callable[[str], Non
         return "digits", Digits(batch_size or BATCH_SIZES["digits"])
     report(f"data: Fashion-MNIST, from {data.folder}")
     return "fashion-mnist", data
-
-
-def gpus(backend: AnyBackend, device: str) -> int:
-    """Return how many GPUs to train on: 0 or 1."""
-    count = backend.num_gpus()
-    if device == "gpu" and not count:
-        raise UsageError(f"Expected a GPU that {backend.name} can use. Received none: use --device cpu")
-    return 0 if device == "cpu" else min(count, 1)
 
 
 def save_predictions(data: ImageData, X: np.ndarray, y: np.ndarray, logits: np.ndarray, path: Path) -> None:

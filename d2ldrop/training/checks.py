@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import Array, Numbers
+from d2ldrop.backend import AnyBackend, Array, Numbers
 from d2ldrop.data import ArrayData, DataModule, on_host, samples
-from d2ldrop.errors import ArgumentError, DataError, DivergedError
+from d2ldrop.errors import ArgumentError, DataError, DivergedError, UsageError
 from d2ldrop.training.callbacks import Callback
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
@@ -21,6 +21,24 @@ def checked_model(model: Any) -> BaseModule:
     if not isinstance(model, BaseModule):
         raise ArgumentError(f"Expected model to be a Module of one of the adapters. Received: {model!r}")
     return model
+
+
+def gpus(backend: AnyBackend, device: Any) -> int:
+    """Return on how many GPUs to train, 0 or 1, for the device `"auto"`, `"cpu"` or `"gpu"`.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none of these.
+    UsageError
+        If there is no GPU for `"gpu"`.
+    """
+    if device not in ("auto", "cpu", "gpu"):
+        raise ArgumentError(f'Expected device to be "auto", "cpu" or "gpu". Received: {device!r}')
+    count = backend.num_gpus() if device != "cpu" else 0
+    if device == "gpu" and not count:
+        raise UsageError(f"Expected a GPU that {backend.name} can use. Received none: use the device cpu")
+    return min(count, 1)
 
 
 def checked_data(data: Any) -> DataModule:
