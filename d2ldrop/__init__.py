@@ -3,7 +3,7 @@
 No framework is imported before it is asked for.
 """
 
-from d2ldrop.data import ArrayData, Digits, FashionMNIST
+from d2ldrop.data import ArrayData, CSVData, Digits, FashionMNIST
 from d2ldrop.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -13,6 +13,7 @@ from d2ldrop.errors import (
     DataError,
     DataNotFoundError,
     DivergedError,
+    MissingPackageError,
     UsageError,
     WeightsError,
 )
@@ -24,8 +25,9 @@ from d2ldrop.noise import (
     input_noise,
 )
 from d2ldrop.registry import available, backend, dropout_layer, register_backend
-from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
+from d2ldrop.training.callbacks import Callback, EarlyStopping
 from d2ldrop.training.checkpoints import Checkpoint
+from d2ldrop.training.history import CSVLog, HistoryLog, JSONLinesLog, TensorBoardLog
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, load_weights, read_weights, save_weights
 
@@ -36,6 +38,7 @@ __all__ = [
     "ArgumentTypeError",
     "ArrayData",
     "BackendError",
+    "CSVData",
     "CSVLog",
     "Callback",
     "Checkpoint",
@@ -47,6 +50,10 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "FashionMNIST",
+    "HistoryLog",
+    "JSONLinesLog",
+    "MissingPackageError",
+    "TensorBoardLog",
     "Trainer",
     "UsageError",
     "WeightsError",

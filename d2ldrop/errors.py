@@ -1,5 +1,6 @@
 """The errors d2ldrop raises: one root, and beside it the builtin each would be without us."""
 
+import importlib.util
 from typing import Any
 
 
@@ -19,6 +20,10 @@ class ArgumentTypeError(D2LDropError, TypeError):
 
 class BackendError(D2LDropError, ImportError):
     """A framework that is unknown, or that is not installed."""
+
+
+class MissingPackageError(D2LDropError, ImportError):
+    """A package of an optional part of this library that is not installed."""
 
 
 class DataError(D2LDropError, ValueError):
@@ -43,6 +48,21 @@ class DivergedError(D2LDropError, ArithmeticError):
 
 class CheckpointError(D2LDropError, ValueError):
     """A checkpoint that is damaged, or of another training."""
+
+
+def need(package: str, extra: str, what: str) -> None:
+    """Check that a package of an extra is installed, without importing it.
+
+    Raises
+    ------
+    MissingPackageError
+        If it is not; the message names the extra.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(
+            f"{what} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install '.[{extra}]' in a checkout of d2ldrop"
+        )
 
 
 def not_an_array(X: Any, backend: str) -> ArgumentTypeError:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from d2ldrop.errors import ArgumentError
 
+MAX_TEXT = 1_000_000
+"""The longest value, as JSON, that is written in full beside weights; of a longer one there is a description."""
+
 STREAMS = ("/dev/fd/", "/dev/std", "/proc/")
 """Where names stand for what a process has open: it would go on writing to the old file if the name got another."""
 
@@ -69,6 +72,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ArgumentError(
             f"Expected the name of a file in a folder that can be written to. Received: {os.fspath(path)!r} ({reason})"
         ) from error
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Return True if there is a pipe or a device at `path`, into which `replacing` copies; its name has any ending."""
+    try:
+        return _is_stream(*_look_up(path))
+    except (OSError, ValueError):
+        return False
 
 
 def _look_up(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:

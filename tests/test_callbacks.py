@@ -1,13 +1,12 @@
-"""Callbacks: when their hooks are called, early stopping, and the log in a file."""
+"""Callbacks: when their hooks are called, and early stopping."""
 
-import csv
 import math
 from types import SimpleNamespace
 
 import pytest
 from helpers import fitted
 
-from d2ldrop import Callback, CSVLog, EarlyStopping
+from d2ldrop import Callback, EarlyStopping
 
 
 def test_callbacks_are_called_in_order(d2l, small):
@@ -58,14 +57,6 @@ def test_early_stopping_counts_only_changes_above_min_delta():
     assert stopped_at([1.0, 0.9, 0.8, 0.7], monitor="val_loss", patience=1, min_delta=0.05) == 4
     assert stopped_at([1.0, 0.9, 0.8, 0.7], monitor="val_loss", patience=1, min_delta=0.2) == 2
     assert stopped_at([0.1, 0.2, 0.3], monitor="val_acc", patience=1, min_delta=0.2) == 2
-
-
-def test_csv_log_writes_the_history(d2l, small, tmp_path):
-    trainer, _ = fitted(d2l, small, epochs=2, callbacks=[CSVLog(tmp_path / "log.csv")])
-    with open(tmp_path / "log.csv", newline="") as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    assert rows == trainer.history
-    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
 def test_on_fit_end_runs_after_an_error(d2l, small):

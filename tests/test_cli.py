@@ -328,7 +328,7 @@ def test_an_output_that_fails_during_training_ends_it_with_what_was_trained(tmp_
         if trainer.epoch == 2:
             raise OSError(28, "No space left on device", "h.json")
 
-    monkeypatch.setattr(commands.CSVLog, "on_epoch_end", fail)
+    monkeypatch.setattr(commands.HistoryLog, "on_epoch_end", fail)
     assert run("train", "--backend", "numpy", *QUICK, *outputs(tmp_path)) == 1
     assert "No space left on device" in capsys.readouterr().err
     check_outputs(tmp_path, epochs=3)

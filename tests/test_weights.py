@@ -260,7 +260,7 @@ def test_what_json_cannot_hold_is_described(d2l, small, tmp_path):
         deep = [deep]
     values = {
         "function": max, "module": np, "type": int, "set": {1}, "bytes": b"x", "complex": 1j, "broken": Broken(),
-        "endless": endless, "deep": deep, "keys": {(1, 2): 3}, "long": [0] * 100_000, "array": np.zeros(100_000),
+        "endless": endless, "deep": deep, "keys": {(1, 2): 3}, "long": [0] * 400_000, "array": np.zeros(300_000),
         "nan": math.nan, "layer": built(d2l, small),
     }  # fmt: skip
     save_weights(built(d2l, small), tmp_path / "w", **values)

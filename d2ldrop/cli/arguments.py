@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from d2ldrop.errors import ArgumentError
-from d2ldrop.files import check_writable
+from d2ldrop.files import check_writable, is_stream
+
+MODELS = {"scratch": "DropoutMLPScratch", "concise": "DropoutMLP"}
+"""The chapter's models by their short names."""
 
 
 def count(text: str) -> int:
@@ -32,6 +35,14 @@ def probability(text: str) -> float:
     return _number(text, lambda value: 0 <= value <= 1, "a number in [0, 1]")
 
 
+def separator(text: str) -> str:
+    r"""Read the character between the cells of a table; a tab may be written as `\t`."""
+    text = "\t" if text in ("\\t", "tab") else text
+    if len(text) != 1 or text.isalnum() or text in '"\r\n':
+        raise argparse.ArgumentTypeError(f"expected one character, such as ';' or '\\t', received {text!r}")
+    return text
+
+
 def writable(*endings: str) -> Callable[[str], Path]:
     """Return a reader of paths to which a file can be written, now and not only after training.
 
@@ -46,8 +57,7 @@ def writable(*endings: str) -> Callable[[str], Path]:
             check_writable(text)
         except ArgumentError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
-        stream = Path(text).is_char_device() or Path(text).is_fifo()
-        if endings and Path(text).suffix not in endings and not stream:
+        if endings and Path(text).suffix not in endings and not is_stream(text):
             raise argparse.ArgumentTypeError(f"expected a name that ends in {', '.join(endings)}, received {text!r}")
         return Path(text)
 

@@ -14,20 +14,22 @@ from typing import Any
 import numpy as np
 
 from d2ldrop.benchmarks import bench as bench_module
+from d2ldrop.cli.arguments import MODELS
 from d2ldrop.cli.running import Report, Stopped, signals_raise, signals_wait
+from d2ldrop.cli.tables import csv_data, metadata, predict_rows, score
 from d2ldrop.data import Digits, FashionMNIST, ImageData
 from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
 from d2ldrop.files import replacing
 from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
-from d2ldrop.training.callbacks import Callback, CSVLog, Training, write_history
+from d2ldrop.training.callbacks import Callback, Training
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.checks import gpus
+from d2ldrop.training.history import HistoryLog, TensorBoardLog, write_history
 from d2ldrop.training.progress import in_terminal
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
 
-MODELS = {"scratch": "DropoutMLPScratch", "concise": "DropoutMLP"}
 DATA = {"fashion-mnist": FashionMNIST, "digits": Digits}
 BATCH_SIZES = {"fashion-mnist": 256, "digits": 16}  # 256 would leave the digits, 1,437 of them, too few steps
 
@@ -40,9 +42,9 @@ def train(args: argparse.Namespace) -> None:
     report = Report(args.quiet)
     backend = get_backend(args.backend)
     num_gpus = gpus(backend, args.device)
-    name, data = choose_data(args.data, args.batch_size, report)
-    model = backend.models[MODELS[args.model]](
-        num_outputs=data.num_classes,
+    name, data = ("csv", csv_data(args, report)) if args.csv else choose_data(args.data, args.batch_size, report)
+    model = backend.models["DropoutMLPRegressor" if data.is_regression else MODELS[args.model]](
+        num_outputs=data.num_outputs,
         num_hiddens_1=args.hidden_1,
         num_hiddens_2=args.hidden_2,
         dropout_1=args.dropout_1,
@@ -52,7 +54,8 @@ def train(args: argparse.Namespace) -> None:
     bar = in_terminal() and not args.quiet
     callbacks = [
         *([Checkpoint(args.checkpoint)] if args.checkpoint else []),
-        *([CSVLog(args.history)] if args.history else []),
+        *([HistoryLog(args.history)] if args.history else []),
+        *([TensorBoardLog(args.tensorboard)] if args.tensorboard else []),
         *([] if bar else [EpochLines(report)]),
     ]
     trainer = Trainer(args.epochs, num_gpus, seed=args.seed, callbacks=callbacks, progress=bar)
@@ -79,11 +82,11 @@ def write(args: argparse.Namespace, model: Any, trainer: Trainer, name: str, rep
     """Write weights, plot and history, each whether or not the others can be written; return what went wrong."""
     row = trainer.history[-1]
     report(
-        f"{args.backend} {args.model}: validation accuracy {row['val_acc']:.4f}, loss {row['val_loss']:.4f}, "
+        f"{args.backend} {args.model}: validation {score(row, trainer.data)}, loss {row['val_loss']:.4f}, "
         f"after {row['epoch']} epochs of {np.median([row['seconds'] for row in trainer.history]):.2f} s"
     )
     outputs: dict[str, tuple[Path | None, Callable[[Path], None]]] = {
-        "weights": (args.save, lambda path: save_weights(model, path, data=name)),
+        "weights": (args.save, lambda path: save_weights(model, path, data=name, **metadata(trainer.data))),
         "plot": (args.plot, lambda path: model.board.save(path)),
         "history": (args.history, lambda path: write_history(trainer.history, path)),
     }
@@ -102,7 +105,12 @@ def predict(args: argparse.Namespace) -> None:
     """Load weights into a model of any backend, and measure its accuracy on the validation samples."""
     backend = get_backend(args.backend)
     _, about = read_weights(args.weights)
+    if args.csv:
+        predict_rows(args, gpus(backend, args.device), about.get("table"))
+        return
     name = args.data or about.get("data")
+    if name == "csv":
+        raise UsageError(f"Expected --csv FILE, a table to predict from, as {args.weights} was trained on one.")
     if not isinstance(name, str) or name not in DATA:
         raise WeightsError(f"Expected {args.weights} to be written by `d2ldrop train --save`. Received other weights.")
     data = DATA[name]()

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from d2ldrop.benchmarks import bench as bench_module
-from d2ldrop.cli.arguments import count, positive, probability, whole, writable
-from d2ldrop.cli.commands import DATA, MODELS, bench, compare, info, predict, train
+from d2ldrop.cli.arguments import MODELS, count, positive, probability, separator, whole, writable
+from d2ldrop.cli.commands import DATA, bench, compare, info, predict, train
 from d2ldrop.errors import D2LDropError
 from d2ldrop.registry import available, canonical, registered
+from d2ldrop.training.history import ENDINGS
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     commands = parser()
     args = commands.parse_args(argv)
-    if getattr(args, "resume", False) and not args.checkpoint:
-        commands.error("--resume needs --checkpoint DIR")
+    check_together(commands, args)
     if args.command is None:
         commands.print_help()
         return 2
@@ -58,6 +58,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def check_together(commands: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with an error if an option is missing that another needs."""
+
+    def given(name: str) -> bool:
+        return bool(getattr(args, name, None))
+
+    needs = {
+        "resume": ("checkpoint", "--checkpoint DIR"),
+        **dict.fromkeys(("target", "task", "sep", "ignore", "out"), ("csv", "--csv FILE")),
+    }
+    for name, (other, written) in needs.items():
+        if given(name) and not given(other):
+            commands.error(f"--{name} needs {written}")
+    if args.command == "train" and args.csv and not args.target:
+        commands.error("--csv needs --target COLUMN, the column to predict")
+    if args.command == "predict" and args.csv and args.plot:
+        commands.error("--plot draws images, and goes with no --csv")
+    if given("out") and args.out.exists() and args.out.samefile(args.csv):
+        commands.error("--out needs another file than --csv")
+
+
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -67,6 +88,11 @@ def add_hyperparameters(add: Callable[..., Any]) -> None:
     add("--lr", type=positive, default=0.1, help="learning rate")
     add("--dropout-1", type=probability, default=0.5, help="probability of dropping, first hidden layer")
     add("--dropout-2", type=probability, default=0.5, help="probability of dropping, second hidden layer")
+
+
+def add_table(add: Callable[..., Any]) -> None:
+    """Add the option that says how a table is written."""
+    add("--sep", type=separator, metavar="CHARACTER", help="what separates cells; found out, if not given")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,11 +110,19 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return added
 
-    train_parser = command("train", train, "Train one of the chapter's models on images.")
+    train_parser = command("train", train, "Train one of the chapter's models on images, or on a table of your own.")
     add = train_parser.add_argument
     add("--backend", **one)
     add("--model", choices=MODELS, default="scratch", help="dropout by hand, or the framework's own layers")
-    add("--data", choices=["auto", *DATA], default="auto", help="auto: Fashion-MNIST if it can be had, else the digits")
+    data = train_parser.add_mutually_exclusive_group().add_argument
+    data(
+        "--data", choices=["auto", *DATA], default="auto", help="auto: Fashion-MNIST if it can be had, else the digits"
+    )
+    data("--csv", type=Path, metavar="FILE", help="a table, whose first line names the columns")
+    add("--target", metavar="COLUMN", help="the column of the table to predict, from all others")
+    add("--task", choices=["auto", "classification", "regression"], help="auto, if not given: what the column holds")
+    add_table(add)
+    add("--ignore", metavar="COLUMN", action="append", help="a column to leave out; may be given several times")
     add("--epochs", type=count, default=10, help="passes over the training samples")
     add_hyperparameters(add)
     add("--hidden-1", type=count, default=256, help="units of the first hidden layer")
@@ -96,18 +130,23 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=whole, default=0, help="what initial weights, order and dropout masks are drawn from")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
     add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw the curves to a .png, .svg or .pdf")
-    add("--history", type=writable(".csv", ".json"), metavar="FILE", help="write a row per epoch to a .csv or .json")
+    add("--history", type=writable(*ENDINGS), metavar="FILE", help="write a row per epoch to a .csv, .json or .jsonl")
+    add("--tensorboard", type=Path, metavar="DIR", help="write the numbers of each epoch for TensorBoard to a folder")
     add("--save", type=writable(), metavar="FILE", help="write the weights to a .safetensors")
     add("--checkpoint", type=Path, metavar="DIR", help="keep what is needed to go on after each epoch in a folder")
     add("--resume", action="store_true", help="go on from the newest checkpoint in that folder, if there is one")
     add("--quiet", action="store_true", help="print nothing but errors")
 
-    predict_parser = command("predict", predict, "Use saved weights: accuracy, and a picture of predictions.")
+    predict_parser = command("predict", predict, "Use saved weights: accuracy, predictions, a picture of them.")
     add = predict_parser.add_argument
     add("--weights", required=True, metavar="FILE", help="what `d2ldrop train --save` wrote, in any backend")
     add("--backend", **one)
     add("--model", choices=MODELS, help="instead of the model that was trained")
-    add("--data", choices=DATA, help="instead of the data it was trained on")
+    data = predict_parser.add_mutually_exclusive_group().add_argument
+    data("--data", choices=DATA, help="instead of the data it was trained on")
+    data("--csv", type=Path, metavar="FILE", help="the rows to predict, for weights of a table")
+    add_table(add)
+    add("--out", type=writable(".csv"), metavar="FILE", help="write the predictions for these rows to a .csv")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
     add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw images with true and predicted labels")
 

@@ -1,9 +1,11 @@
-"""Data sets in memory: Fashion-MNIST, scikit-learn's digits, and arrays of your own."""
+"""Data sets in memory: Fashion-MNIST, scikit-learn's digits, arrays and tables of your own, and loaders."""
 
 from d2ldrop.data.binding import data_classes
+from d2ldrop.data.csv_data import CSVData
 from d2ldrop.data.digits import Digits
 from d2ldrop.data.fashion_mnist import FashionMNIST
 from d2ldrop.data.idx import read_idx
+from d2ldrop.data.loaders import batches_in, loader_data
 from d2ldrop.data.modules import (
     ArrayData,
     BatchLoader,
@@ -11,21 +13,31 @@ from d2ldrop.data.modules import (
     ImageData,
     Split,
     as_floats,
+    as_labels,
+    divided,
     on_host,
     samples,
 )
+from d2ldrop.data.tables import TablePreparation, read_table
 
 __all__ = [
     "ArrayData",
     "BatchLoader",
+    "CSVData",
     "DataModule",
     "Digits",
     "FashionMNIST",
     "ImageData",
     "Split",
+    "TablePreparation",
     "as_floats",
+    "as_labels",
+    "batches_in",
     "data_classes",
+    "divided",
+    "loader_data",
     "on_host",
     "read_idx",
+    "read_table",
     "samples",
 ]

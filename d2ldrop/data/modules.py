@@ -49,6 +49,11 @@ def as_floats(X: np.ndarray) -> np.ndarray:
     return np.divide(X, 255, dtype=np.float32) if X.dtype == np.uint8 else X
 
 
+def as_labels(y: np.ndarray, backend: AnyBackend) -> np.ndarray:
+    """Return classes as integers of the type that a framework takes, and other numbers as float32."""
+    return y.astype(backend.label_dtype if y.dtype.kind in "iub" else np.float32, copy=False)
+
+
 class DataModule(HyperParameters):
     """Base of data sets: subclasses define `get_dataloader`.
 
@@ -105,7 +110,7 @@ class Split(NamedTuple):
     """The samples of one part of a data set, on the host."""
 
     X: np.ndarray  # (N, ...): uint8 for pixels, or floating
-    y: np.ndarray  # (N,): integers
+    y: np.ndarray  # (N,): integers, classes; or (N, k): float32, what a regression is to predict
 
 
 class ArrayData(DataModule):
@@ -114,25 +119,38 @@ class ArrayData(DataModule):
     Parameters
     ----------
     X, y
-        Training samples (N, ...) and labels (N,), arrays of any framework or data frames. Labels are whole numbers
-        from 0 on. Integers in `X` are taken as pixels, 0 to 255, which the model gets as float32 in [0, 1]; other
-        floating-point numbers become float32.
+        Training samples (N, ...) and labels (N,), arrays of any framework or data frames. Labels are classes, whole
+        numbers from 0 on, or the targets of a regression: floating-point numbers, or k numbers for each sample, (N, k).
+        Integers in `X` are taken as pixels, 0 to 255, which the model gets as float32 in [0, 1]; other floating-point
+        numbers become float32.
     X_val, y_val
         Samples to validate on. Without them, a fifth of the training samples is set aside: of each class, and of all
-        its samples in an order that is shuffled, always in the same way. With none in them, as in `X[:0], y[:0]`,
-        training has all samples, and nothing is validated.
+        its samples in an order that is shuffled, always in the same way. In a regression it is a fifth of all. With
+        none in them, as in `X[:0], y[:0]`, training has all samples, and nothing is validated.
     batch_size
         The number of samples in a batch.
     class_names
         Names of the labels, for pictures; by default their numbers.
     shuffle
         False to set the last fifth aside, in the order in which the samples come.
+    regression
+        True if `y` are targets of a regression, False if they are classes. By default they are targets if they have
+        the shape (N, k), or are floating-point numbers that are not all whole and at least 0.
+
+    Attributes
+    ----------
+    is_regression : bool
+        Whether `y` are targets. Then they are float32 of shape (N, k), also where they were given as (N,).
+    num_outputs : int
+        How many outputs a model needs: the number of classes, or k.
+    num_classes : int
+        The number of classes; not there in a regression.
 
     Raises
     ------
     DataError
-        If the shapes do not fit together, there are no samples, something in `X` is nan or infinite, or labels are not
-        whole numbers from 0 to 65,535.
+        If the shapes do not fit together, there are no samples, something in `X` or in targets is nan or infinite, or
+        classes are not whole numbers from 0 to 65,535.
 
     Examples
     --------
@@ -140,7 +158,11 @@ class ArrayData(DataModule):
     >>> data = ArrayData(np.zeros((10, 3)), np.arange(10) % 2, batch_size=4)
     >>> [tuple(X.shape) for X, y in data.train_dataloader()]
     [(4, 3), (4, 3)]
+    >>> ArrayData(np.zeros((10, 3)), np.linspace(0, 1, 10)).is_regression
+    True
     """
+
+    num_classes: int
 
     def __init__(
         self,
@@ -151,17 +173,17 @@ class ArrayData(DataModule):
         batch_size: int = 64,
         class_names: Sequence[str] | None = None,
         shuffle: bool = True,
+        regression: bool | None = None,
     ):
         if (X_val is None) != (y_val is None):
             raise DataError("Expected both X_val and y_val, or neither. Received only one.")
-        train = _checked(X, y)
+        train = _checked(X, y, regression)
         if X_val is None:
-            if len(train.y) == 1:
-                raise DataError("Expected at least 2 samples, to set one aside for validation. Received: 1")
-            order, cut = validation_last(train.y, shuffle), len(train.y) - max(1, len(train.y) // 5)
-            train, val = (Split(train.X[part], train.y[part]) for part in (order[:cut], order[cut:]))
+            train, val = (Split(train.X[part], train.y[part]) for part in divided(train.y, shuffle))
         else:
-            val = _checked(X_val, y_val, least=0)
+            val = _checked(X_val, y_val, train.y.dtype.kind == "f", least=0)
+            if val.y.shape[1:] != train.y.shape[1:]:
+                raise DataError(f"Expected y_val of targets {train.y.shape[1:]}. Received: {val.y.shape[1:]}")
             if val.X.shape[1:] != train.X.shape[1:]:
                 raise DataError(f"Expected X_val of samples {train.X.shape[1:]}. Received: {val.X.shape[1:]}")
         self._fill(train, val, batch_size, class_names)
@@ -169,7 +191,12 @@ class ArrayData(DataModule):
     def _fill(self, train: Split, val: Split, batch_size: int, class_names: Sequence[str] | None = None) -> None:
         self.batch_size = positive("batch_size", batch_size)
         self._splits = {True: train, False: val}
-        self.num_classes = int(max(train.y.max(), val.y.max(initial=0))) + 1
+        self.is_regression = train.y.dtype.kind == "f"
+        self.class_names = []
+        if self.is_regression:
+            self.num_outputs = train.y.shape[1]
+            return
+        self.num_outputs = self.num_classes = int(max(train.y.max(), val.y.max(initial=0))) + 1
         self.class_names = list(class_names) if class_names is not None else [str(k) for k in range(self.num_classes)]
         if len(self.class_names) < self.num_classes:
             raise DataError(f"Expected {self.num_classes} class names. Received: {len(self.class_names)}")
@@ -189,11 +216,13 @@ class ArrayData(DataModule):
     def get_dataloader(self, train: bool) -> BatchLoader:
         """Return a loader that yields `(X, y)`, reshuffled at every pass if `train`."""
         X, y = self.split(train, self.backend.channels_last)
-        arrays = (X, y.astype(self.backend.label_dtype))
+        arrays = (X, as_labels(y, self.backend))
         return BatchLoader(arrays, self.batch_size, shuffle=train, backend=self.backend)
 
     def text_labels(self, indices: Any) -> list[str]:
-        """Return the names of labels, given as integers or arrays of them."""
+        """Return the names of labels, given as integers or arrays of them; targets of a regression as numbers."""
+        if self.is_regression:
+            return [", ".join(f"{value:g}" for value in np.ravel(on_host(target))) for target in indices]
         return [self.class_names[int(index)] for index in indices]
 
 
@@ -217,24 +246,46 @@ class ImageData(ArrayData):
         return show_images(grey_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
 
 
-def _checked(X: Any, y: Any, least: int = 1) -> Split:
+def _checked(X: Any, y: Any, regression: bool | None, least: int = 1) -> Split:
     """Return a user's arrays on the host, checked to be samples and their labels, `least` or more."""
     given, X, y = on_host(X), samples(X), on_host(y)
     if given.dtype.kind in "iu" and given.dtype != np.uint8 and X.size and X.max() == 1:
         raise DataError('Expected integers in X to be pixels, 0 to 255. Received 0 and 1: pass X.astype("float32").')
-    if X.dtype != np.uint8 and not np.isfinite(X).all():
-        k = np.flatnonzero(~np.isfinite(X.reshape(len(X), -1)).all(axis=1))[0]
-        bad = X[k][~np.isfinite(X[k])][0]
-        raise DataError(f"Expected X to hold numbers that are finite, as float32. Received: {bad} in sample {k}")
+    if X.dtype != np.uint8:
+        _check_finite("X", X)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if X.ndim < 2 or y.ndim != 1:
-        raise DataError(f"Expected X of shape (N, ...) and y of shape (N,). Received: {X.shape} and {y.shape}")
-    if y.dtype.kind not in "fiub" or not np.all((y >= 0) & (y < MAX_CLASSES) & (y == np.floor(y))):
+    if X.ndim < 2 or y.ndim not in (1, 2) or 0 in y.shape[1:]:
         raise DataError(
-            f"Expected y to hold whole numbers from 0 to {MAX_CLASSES - 1}, classes. Received: {y.dtype}, {y[:5]} ..."
+            "Expected X of shape (N, ...) and y of shape (N,), or (N, k) in a regression. "
+            f"Received: {X.shape} and {y.shape}"
         )
-    return same_length(Split(X, y.astype(np.int64)), least)
+    numbers = y.dtype.kind in "fiub"
+    classes = bool(numbers and y.ndim == 1 and np.all((y >= 0) & (y < MAX_CLASSES) & (y == np.floor(y))))
+    if regression is None:
+        regression = y.ndim == 2 or (y.dtype.kind == "f" and not classes)
+    if not regression and not classes:
+        hint = " For a regression, pass regression=True." if numbers else ""
+        raise DataError(
+            f"Expected y to hold whole numbers from 0 to {MAX_CLASSES - 1}, classes. "
+            f"Received: {y.dtype} {y.shape}, {y[:5].tolist()} ...{hint}"
+        )
+    if regression:
+        if not numbers:
+            raise DataError(f"Expected y to hold the numbers that are to be predicted. Received: {y.dtype}")
+        with np.errstate(over="ignore"):  # what is too large becomes inf
+            y = np.ascontiguousarray(y if y.ndim == 2 else y[:, None], np.float32)  # (N, 1) as a model's outputs
+        _check_finite("y", y)
+    return same_length(Split(X, y if regression else y.astype(np.int64)), least)
+
+
+def _check_finite(name: str, values: np.ndarray) -> None:
+    """Raise a DataError that names the first sample with a number that is nan or infinite, if there is one."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        k = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))[0]
+        bad = values[k][~finite[k]][0]
+        raise DataError(f"Expected {name} to hold numbers that are finite, as float32. Received: {bad} in sample {k}")
 
 
 def on_host(X: Any) -> np.ndarray:
@@ -267,6 +318,21 @@ def samples(given: Any) -> np.ndarray:
         return X.astype(np.uint8)
     with np.errstate(over="ignore"):  # what is too large becomes inf, which is looked for later
         return np.ascontiguousarray(X, np.float32)
+
+
+def divided(y: np.ndarray, shuffle: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the samples to train on, and of the fifth that is set aside for validation.
+
+    Raises
+    ------
+    DataError
+        If there is but one sample.
+    """
+    if len(y) == 1:
+        raise DataError("Expected at least 2 samples, to set one aside for validation. Received: 1")
+    strata = y if y.dtype.kind != "f" else np.zeros(len(y), np.int64)  # targets are no classes: all are of one
+    order, cut = validation_last(strata, shuffle), len(y) - max(1, len(y) // 5)
+    return order[:cut], order[cut:]
 
 
 def validation_last(y: np.ndarray, shuffle: bool) -> np.ndarray:

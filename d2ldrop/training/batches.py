@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, Metrics, Numbers
-from d2ldrop.data import ArrayData, as_floats
+from d2ldrop.data import ArrayData, as_floats, as_labels
 
 EVAL_BATCH = 2000
 """Samples per batch where no gradients are taken: many, but not so many that memory matters."""
@@ -17,7 +17,7 @@ def on_device(data: ArrayData, backend: AnyBackend, device: object, parts: Seque
     arrays = []
     for train in parts:
         X, y = data.split(train, backend.channels_last)
-        arrays += [X if backend.stores_bytes else as_floats(X), y.astype(backend.label_dtype)]
+        arrays += [X if backend.stores_bytes else as_floats(X), as_labels(y, backend)]
     return backend.place(arrays, device)
 
 

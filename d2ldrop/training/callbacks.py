@@ -1,16 +1,12 @@
 """Hooks into training: subclass `Callback`, override the hooks that you need, and pass an instance to the trainer."""
 
-import csv
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from d2ldrop.errors import ArgumentError
-from d2ldrop.files import replacing
 from d2ldrop.hyperparameters import number, positive
 
 
@@ -120,31 +116,3 @@ def epochs_since_best(history: Sequence[Mapping[str, float]], monitor: str, min_
         value = sign * row[monitor]
         best, waited = (value, 0) if value < best - min_delta else (best, waited + 1)
     return waited
-
-
-class CSVLog(Callback):
-    """Keep the history in a CSV file, complete after each epoch; in a JSON file, if its name ends in .json.
-
-    Parameters
-    ----------
-    path
-        The file; what was there is replaced after the first epoch.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = path
-
-    def on_epoch_end(self, trainer: Training) -> None:
-        """Write the history so far."""
-        write_history(trainer.history, self.path)
-
-
-def write_history(history: Sequence[Mapping[str, float]], path: str | os.PathLike[str]) -> None:
-    """Write the rows of a history to a CSV file, or to a JSON file if its name ends in .json."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        if os.fspath(path).endswith(".json"):
-            json.dump(history, file, indent=1)
-            return
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in history for key in row)))
-        writer.writeheader()
-        writer.writerows(history)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, Numbers
-from d2ldrop.data import ArrayData, DataModule, on_host, samples
+from d2ldrop.data import ArrayData, DataModule, loader_data, on_host, samples
 from d2ldrop.errors import ArgumentError, DataError, DivergedError, UsageError
+from d2ldrop.hyperparameters import is_overridden
 from d2ldrop.training.callbacks import Callback
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
@@ -41,17 +42,25 @@ def gpus(backend: AnyBackend, device: Any) -> int:
     return min(count, 1)
 
 
-def checked_data(data: Any) -> DataModule:
-    """Return the data module, or one that is made of a pair of arrays (X, y)."""
+def is_regressor(model: Any) -> bool:
+    """Return True if a model says that it predicts numbers, and not classes."""
+    return bool(getattr(model, "is_regression", False))
+
+
+def checked_data(data: Any, model: Any, evaluating: bool = False) -> DataModule:
+    """Return the data module, or one that is made for a model, of arrays (X, y), of a loader, or of a pair of them."""
     if isinstance(data, DataModule):
         return data
+    if (loaded := loader_data(data, model.backend_name, evaluating)) is not None:
+        return loaded
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return ArrayData(*data)
+        return ArrayData(*data, regression=True if is_regressor(model) else None)
     if isinstance(data, type) and issubclass(data, DataModule):
         raise ArgumentError(f"Expected data. Received the class {data.__name__}: write {data.__name__}(...).")
     raise ArgumentError(
-        f"Expected data to be a DataModule, or arrays (X, y). Received: {type(data).__name__}. "
-        "For loaders of your own, subclass DataModule, and let get_dataloader(train) return them."
+        "Expected data to be a DataModule, arrays (X, y), a loader of batches such as PyTorch's DataLoader, or two "
+        f"loaders (training, validation). Received: {type(data).__name__}. For anything else, subclass DataModule, and "
+        "let get_dataloader(train) return loaders."
     )
 
 
@@ -71,19 +80,47 @@ def checked_callbacks(callbacks: Any) -> list[Callback]:
 
 
 def check_labels(model: Any, data: DataModule, parts: Iterable[bool]) -> None:
-    """Check that a classifier has an output for each class in the training (True) and validation (False) labels.
+    """Check that the training (True) and validation (False) labels are what a model predicts.
 
     Raises
     ------
     DataError
-        If it has not.
+        If a classifier is given targets of a regression, or has no output for a class; if a regressor is given classes,
+        or another number of targets than it has outputs.
     """
+    if isinstance(data, ArrayData):
+        for train in parts:
+            _check_outputs(model, data.split(train).y)
+
+
+def _check_outputs(model: Any, y: np.ndarray) -> None:
+    """Check labels on the host, see `check_labels`; what a model of the reader's own makes of them is not known."""
     outputs = getattr(model, "num_outputs", None)
-    if not isinstance(model, BaseClassifier) or not isinstance(data, ArrayData) or not isinstance(outputs, int):
-        return
-    largest = max(int(data.split(train).y.max(initial=0)) for train in parts)
-    if largest >= outputs:
-        raise DataError(_too_few(outputs, largest))
+    targets, name = y.dtype.kind == "f", type(model).__name__
+    if is_regressor(model):
+        if not targets:
+            raise DataError(
+                f"Expected floating-point targets for the regressor {name}. Received classes, {y.dtype}: "
+                "pass floats, or ArrayData(X, y, regression=True), or use a classifier."
+            )
+        count = y.shape[1] if y.ndim > 1 else 1
+        if isinstance(outputs, int) and y.ndim < 3 and count != outputs:
+            raise DataError(
+                f"Expected {outputs} targets per sample, the number of the model's outputs. Received {count}: "
+                f"make the model with num_outputs={count}."
+            )
+    elif isinstance(model, BaseClassifier):
+        if targets and not is_overridden(model, "loss"):
+            raise DataError(
+                f"Expected classes for the classifier {name}, whole numbers from 0 on. Received targets of a "
+                f"regression, {y.dtype} {y.shape}: use a regressor such as DropoutMLPRegressor, or pass classes, as "
+                "y.astype(int), or y.argmax(axis=1) if they are one-hot."
+            )
+        if isinstance(outputs, int) and y.dtype.kind in "iu" and y.size and y.max() >= outputs:
+            raise DataError(
+                f"Expected labels below {outputs}, the number of the model's outputs. Received labels up to {y.max()}: "
+                f"make the model with num_outputs={int(y.max()) + 1}."
+            )
 
 
 def inputs_of(given: Array, model: BaseModule, data: Any) -> np.ndarray:
@@ -115,25 +152,17 @@ def check_batch(model: Any, batch: Any) -> Any:
     Raises
     ------
     DataError
-        If there is none, if something in it is nan or infinite, or if a classifier has no output for a label.
+        If there is none, if something in it is nan or infinite, or if its labels are not what the model predicts.
     """
     if batch is None:
         raise DataError("Expected at least one batch from the data's loaders. Received none.")
     *inputs, labels = map(on_host, batch)
     if any(X.dtype.kind == "f" and not np.isfinite(X).all() for X in inputs):
         raise DataError("Expected inputs that are finite. Received nan or inf in the first batch.")
-    outputs = getattr(model, "num_outputs", None)
-    integers = labels.dtype.kind in "iu" and labels.size
-    if isinstance(model, BaseClassifier) and isinstance(outputs, int) and integers and labels.max() >= outputs:
-        raise DataError(_too_few(outputs, int(labels.max())))
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise DataError("Expected labels that are finite. Received nan or inf in the first batch.")
+    _check_outputs(model, labels)
     return batch
-
-
-def _too_few(outputs: int, largest: int) -> str:
-    return (
-        f"Expected labels below {outputs}, the number of the model's outputs. Received labels up to {largest}: "
-        f"make the model with num_outputs={largest + 1}."
-    )
 
 
 def check_finite(prefix: str, numbers: Numbers, done: int, trainer: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, Numbers
-from d2ldrop.data import ArrayData, DataModule, as_floats
+from d2ldrop.data import ArrayData, DataModule, as_floats, batches_in
 from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, is_overridden
 from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device
@@ -25,20 +25,20 @@ class Evaluator(HyperParameters):
     _resident: bool  # whether the data are on the device as a whole
     _val_data: Any  # the validation samples, on the device
 
-    def prepare_data(self, data: Any) -> None:
+    def prepare_data(self, data: DataModule) -> None:
         """Take the loaders of a data module."""
-        self.data = data = checked_data(data)
+        self.data = data
         self.train_dataloader = data.train_dataloader()
         self.val_dataloader = data.val_dataloader()
-        self.num_train_batches = len(self.train_dataloader)
-        self.num_val_batches = len(self.val_dataloader) if self.val_dataloader is not None else 0
+        self.num_train_batches = batches_in(self.train_dataloader)
+        self.num_val_batches = batches_in(self.val_dataloader) if self.val_dataloader is not None else 0
 
     def prepare_batch(self, batch: Sequence[Array]) -> tuple[Array, ...]:
         """Put a batch of a loader on the device."""
         self._batch_len = len(batch[-1])
         return self.backend.place(batch, self.device)
 
-    def evaluate(self, model: Any = None, data: DataModule | None = None) -> dict[str, float]:
+    def evaluate(self, model: Any = None, data: Any = None) -> dict[str, float]:
         """Return the means of what `validation_step` reports, such as `val_loss` and `val_acc`, without dropout.
 
         It changes nothing of a training that goes on, and draws from no generator, except to initialise a model that
@@ -47,7 +47,8 @@ class Evaluator(HyperParameters):
         Parameters
         ----------
         model, data
-            By default those of the last `fit`. The validation samples of `data` are used.
+            By default those of the last `fit`. The validation samples of `data`, which may be all that `fit` takes,
+            are used; of a single loader, all samples.
 
         Raises
         ------
@@ -57,13 +58,13 @@ class Evaluator(HyperParameters):
             If there are no validation samples.
         """
         view = self._view(model, data)
-        if isinstance(view.data, ArrayData) and not len(view.data.split(False).y):
+        view._resident = view._is_resident()
+        view.val_dataloader = None if view._resident else view.data.val_dataloader()
+        if not len(view.data.split(False).y) if view._resident else view.val_dataloader is None:
             raise DataError("Expected samples to validate on. Received none: pass evaluate(data=) others.")
         check_labels(view.model, view.data, (False,))
-        view._resident = view._is_resident()
-        if not view._resident:
-            view.val_dataloader = view.data.val_dataloader()
-        elif view.data is not getattr(self, "data", None) or view.backend is not self.backend:
+        own = view.data is getattr(self, "data", None) and view.backend is self.backend
+        if view._resident and not own:
             view._val_data = on_device(view.data, view.backend, view.device, (False,))
         view.backend.build(view.model, view._example_inputs(train=False), view.device)
         log = MetricLog()
@@ -84,7 +85,7 @@ class Evaluator(HyperParameters):
         Returns
         -------
         numpy.ndarray
-            float32, (N, num_outputs): the logits of a classifier.
+            float32, (N, num_outputs): the logits of a classifier, the numbers that a regressor predicts.
 
         Raises
         ------
@@ -100,15 +101,16 @@ class Evaluator(HyperParameters):
         outputs = [view.backend.numpy(view.backend.predict(view.model, part)) for part in parts]
         return np.concatenate(outputs)[: len(X)].astype(np.float32, copy=False)
 
-    def _view(self, model: Any, data: DataModule | None, needs_data: bool = True) -> "Evaluator":
+    def _view(self, model: Any, data: Any, needs_data: bool = True) -> "Evaluator":
         """Return a copy of this trainer for another model or other data, so that its own training stays as it is."""
         view = object.__new__(type(self))  # a copy would leave out what copies and pickles do
         vars(view).update(vars(self))
         view.model = getattr(self, "model", None) if model is None else model
-        view.data = getattr(self, "data", None) if data is None else checked_data(data)
-        if view.model is None or (needs_data and view.data is None):
+        data = getattr(self, "data", None) if data is None else data
+        if view.model is None or (needs_data and data is None):
             raise UsageError("Expected a model and data. Call fit first, or pass them.")
         view.backend = checked_model(view.model).backend
+        view.data = None if data is None else checked_data(data, view.model, evaluating=True)
         view.device = view._choose_device()
         return view
 

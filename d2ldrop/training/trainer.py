@@ -1,5 +1,6 @@
 """The one training loop: it knows epochs, batches and metrics, and leaves every array to the model's backend."""
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from d2ldrop.training.checks import (
     check_finite,
     check_labels,
     checked_callbacks,
+    checked_data,
     checked_model,
     diverged,
 )
@@ -64,13 +66,14 @@ class Trainer(Evaluator):
     ----------
     history : list of dict
         A row per epoch: `epoch`, `train_loss`, `train_acc`, `val_loss`, `val_acc` (means over samples; training's are
-        taken while the weights change and dropout is on), `seconds` and `samples_per_second` (of training alone).
+        taken while the weights change and dropout is on; a regression has no accuracy), `seconds` and
+        `samples_per_second` (of training alone).
     model, optim, state
         The model, its optimiser, and all that training carries from step to step.
     epoch_log : MetricLog
         The values of each batch of the current or last epoch, with the number of samples in it.
     epoch, train_batch_idx, val_batch_idx, num_train_batches, num_val_batches
-        How far training is.
+        How far training is. In the first epoch of a loader that does not know its length, this is infinite.
     train_dataloader, val_dataloader
         The loaders of the data module.
 
@@ -133,7 +136,9 @@ class Trainer(Evaluator):
         model
             A `Module` of one of the adapters. Parameters that it has are trained further; what it lacks is initialised.
         data
-            A data module, of whatever framework, or a pair of arrays (X, y), see `ArrayData`.
+            A data module, of whatever framework, or a pair of arrays (X, y), see `ArrayData`; or a loader of batches
+            (inputs, ..., y), or a pair of them, for training and for validation: PyTorch's `DataLoader`, a batched
+            `tf.data.Dataset`, gluon's, in a model of any framework. In what order samples come is the loader's choice.
         key
             In place of a seed's stream, what seeds the framework's initialisers (JAX: a key).
         resume
@@ -143,16 +148,15 @@ class Trainer(Evaluator):
         Raises
         ------
         ArgumentError
-            If `model` is not a `Module`, or `data` not a data module.
+            If `model` is not a `Module`, or `data` not what can be trained on.
         DataError
-            If there are labels for which the model has no output.
+            If there are labels for which the model has no output, or other ones than it predicts.
         DivergedError
             If the loss or a weight becomes nan or infinite.
         CheckpointError
             If a checkpoint to resume from is of another training.
         """
-        checked_model(model)
-        self.prepare_data(data)
+        self.prepare_data(checked_data(data, checked_model(model)))
         check_labels(model, self.data, (True, False))
         self.prepare_model(model, key)
         model.board.reset(xlim=(0, self.max_epochs), display=self.progress is not False)
@@ -237,7 +241,7 @@ class Trainer(Evaluator):
 
     def _train(self) -> Iterator[tuple[Numbers, list[int]]]:
         """Take a step for each batch; a few times per epoch, yield the metrics and sizes of the batches since then."""
-        parts = min(self.model.plot_train_per_epoch, self.num_train_batches)
+        parts = int(min(self.model.plot_train_per_epoch, self.num_train_batches))
         clip = self.gradient_clip_val
         if self._resident:
             batch_size = self.data.batch_size
@@ -255,7 +259,13 @@ class Trainer(Evaluator):
                 yield fetched(steps, self.backend), sizes
                 steps, sizes = [], []
         if steps:
+            self._count_batches(len(steps))
             yield fetched(steps, self.backend), sizes
+
+    def _count_batches(self, count: int) -> None:
+        """Take the number of batches of the first epoch, where the loader did not know it."""
+        if self.num_train_batches == math.inf:
+            self.num_train_batches = max(count, 1)
 
     def _order(self) -> np.random.Generator:
         """Return the generator of the order of the samples in this epoch."""
@@ -314,6 +324,7 @@ class Trainer(Evaluator):
             with sharing_masks(self._masks), self.backend.isolated(), quiet:
                 self._reseed()
                 self.fit_epoch()
+                self._count_batches(self.train_batch_idx - self._first_batch)
                 for key, train in list(self._pending):
                     self._fetch_pending(key, train)
             self.backend.finish_epoch(self.model, self.state)

@@ -23,7 +23,7 @@ import numpy as np
 
 from d2ldrop.backend import check_shapes
 from d2ldrop.errors import ArgumentError, WeightsError
-from d2ldrop.files import replacing
+from d2ldrop.files import MAX_TEXT, replacing
 from d2ldrop.randomness import odds
 from d2ldrop.registry import get_backend, registered
 
@@ -182,7 +182,7 @@ def _described(value: Any) -> Any:
     """Return a value as JSON holds it, or a short description of what JSON cannot hold."""
     try:
         text = json.dumps(value, default=_plain)
-        if len(text) <= 100_000:
+        if len(text) <= MAX_TEXT:
             return json.loads(text)
     except (TypeError, ValueError, RecursionError):  # keys that are no text, a list inside itself, ...
         pass
