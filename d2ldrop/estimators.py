@@ -130,7 +130,7 @@ class _DropoutEstimator(BaseEstimator):
             callbacks.append(EarlyStopping("val_loss", patience, number("tol", self.tol), restore_best=True))
         seed = self._random_state.randint(2**31 - 1)
         trainer = self._trainer(positive("max_iter", self.max_iter) if whole else 1, seed=seed, callbacks=callbacks)
-        trainer.fit(model, ArrayData(X, y, X_val, y_val, batch_size))
+        trainer.fit(model, ArrayData(X, y, X_val, y_val, batch_size, regression=not is_classifier(self)))
         rows = [{**row, "epoch": k} for k, row in enumerate(trainer.history, start=len(history) + 1)]
         self.model_, self._memory, self.history_ = model, continued.memory, history + rows
         self.loss_curve_ = [row["train_loss"] for row in self.history_]
@@ -306,7 +306,8 @@ class DropoutClassifier(ClassifierMixin, _DropoutEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each sample, (N,)."""
-        labels: np.ndarray = self.classes_[self._outputs(X).argmax(axis=1)]
+        chosen = self._outputs(X).argmax(axis=1)
+        labels: np.ndarray = self.classes_[chosen]
         return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:

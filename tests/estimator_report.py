@@ -1,4 +1,4 @@
-"""Print what scikit-learn's own checks say of the estimators, in each backend: python tests/estimator_report.py [BACKEND ...]."""
+"""Print what scikit-learn's own checks say of the estimators: python tests/estimator_report.py [BACKEND ...]."""
 
 import sys
 from collections import Counter
