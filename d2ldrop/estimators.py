@@ -97,10 +97,15 @@ class _DropoutEstimator(BaseEstimator):
             raise ArgumentError(
                 f"Expected dropout to be a number, or one for each of {len(sizes)} layers. Received: {self.dropout!r}"
             )
-        widths = [positive("hidden_layer_sizes", size) for size in sizes]
-        dropouts = [probability(rate) for rate in rates]
         return get_backend(self.backend).models[self._model_name](
-            num_outputs, *widths, *dropouts, lr=number("learning_rate_init", self.learning_rate_init)
+            num_outputs,
+            num_hiddens=[positive("hidden_layer_sizes", size) for size in sizes],
+            dropouts=[probability(rate) for rate in rates],
+            lr=number("learning_rate_init", self.learning_rate_init),
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            optimizer=self.optimizer,
+            **hparams,
         )
 
     def _trainer(self, max_epochs: int = 1, **options: Any) -> Trainer:
