@@ -24,7 +24,8 @@ from d2ldrop.noise import (
     input_noise,
 )
 from d2ldrop.registry import available, backend, dropout_layer, register_backend
-from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
+from d2ldrop.training.activations import ActivationStats
+from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping, LRSchedule
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, load_weights, read_weights, save_weights
@@ -32,6 +33,7 @@ from d2ldrop.training.weights import load_model, load_weights, read_weights, sav
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationStats",
     "ArgumentError",
     "ArgumentTypeError",
     "ArrayData",
@@ -47,6 +49,7 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "FashionMNIST",
+    "LRSchedule",
     "Trainer",
     "UsageError",
     "WeightsError",

@@ -17,6 +17,7 @@ from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.jax.masks import draw_mask, masked, real_floats
 from d2ldrop.jax.modules import FlaxClassifier, FlaxModule, State, outputs
+from d2ldrop.jax.optimizers import optimizer_for
 from d2ldrop.randomness import odds
 
 # Dropout
@@ -84,7 +85,7 @@ class Module(FlaxModule):
 
 
 class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(  # type: ignore[override]
         self, params: Any, X: tuple[Array, ...], Y: Array, state: State, averaged: bool = True
@@ -103,8 +104,8 @@ class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
         return hits.mean() if averaged else hits
 
     def configure_optimizers(self) -> optax.GradientTransformation:
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return optax.sgd(self.lr)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
 class SGD(HyperParameters):

@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.numpy.layers import (
     Dropout,
     Flatten,
     Layer,
     Linear,
-    Parameter,
     ReLU,
     Sequential,
     cross_entropy,
@@ -20,6 +18,7 @@ from d2ldrop.numpy.layers import (
     relu_backward,
 )
 from d2ldrop.numpy.masks import draw_mask, dropout_mask, masked, real_floats
+from d2ldrop.numpy.optimizers import Optimizer, optimizer_for
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
@@ -94,7 +93,7 @@ class Module(BaseModule, Layer):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> Any:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
@@ -108,26 +107,9 @@ class Classifier(Module, BaseClassifier):
         hits = (Y_hat.argmax(axis=1) == Y).astype(np.float32)
         return hits.mean() if averaged else hits
 
-    def configure_optimizers(self) -> "SGD":
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return SGD(self.parameters(), lr=self.lr)
-
-
-class SGD(HyperParameters):
-    """Stochastic gradient descent: each parameter minus `lr` times its gradient."""
-
-    def __init__(self, params: Iterable[Parameter], lr: float):
-        self.save_hyperparameters()
-        self.params = list(params)
-
-    def step(self) -> None:
-        """Change the parameters in place."""
-        for param in self.params:
-            if param.grad is not None:
-                np.subtract(param.value, self.lr * param.grad, out=param.value)
-
-    def zero_grad(self) -> None:
-        """Do nothing: each backward pass replaces the gradients."""
+    def configure_optimizers(self) -> Optimizer:
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
 class SoftmaxRegression(Classifier):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.randomness import no_axes, odds
 from d2ldrop.torch.masks import by_rows, draw_mask, drop_on_gpu, has_own_kernel, masked, real_floats
+from d2ldrop.torch.optimizers import optimizer_for
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
 # Dropout
@@ -79,7 +80,7 @@ class Module(BaseModule, nn.Module):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
@@ -92,8 +93,8 @@ class Classifier(Module, BaseClassifier):
         return hits.mean() if averaged else hits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return torch.optim.SGD(self.parameters(), lr=self.lr, fused=True)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
 class SGD(HyperParameters):
