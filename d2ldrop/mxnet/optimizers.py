@@ -1,11 +1,14 @@
-"""gluon's optimisers, by the names that a model may give, and the two that MXNet lacks."""
+"""gluon's optimisers, by the names that a model may give, with the same steps as in PyTorch."""
 
+import math
 from typing import Any
 
 import mxnet as mx
 from mxnet import gluon
 
 from d2ldrop.training.optimizers import chosen
+
+EPSILON = 1e-8
 
 
 class Momentum(mx.optimizer.Optimizer):
@@ -31,7 +34,17 @@ class Momentum(mx.optimizer.Optimizer):
         weight -= self._get_lr(index) * state
 
 
-class AdamW(mx.optimizer.Adam):
+class Adam(mx.optimizer.Adam):
+    """Adam, with epsilon where PyTorch has it: MXNet adds it before it corrects the mean square for its start at 0."""
+
+    def update(self, index: int, weight: Any, grad: Any, state: Any) -> None:
+        """Change a parameter in place; `state` is the mean of its gradients, and that of their squares."""
+        steps = self._index_update_count.get(index, self.begin_num_update) + 1
+        self.epsilon = EPSILON * math.sqrt(1 - self.beta2**steps)
+        super().update(index, weight, grad, state)
+
+
+class AdamW(Adam):
     """Adam with decoupled weight decay: each step multiplies the parameters by 1 - lr decay.
 
     Source: Loshchilov and Hutter, Decoupled weight decay regularization (2019).
@@ -53,7 +66,7 @@ def optimizer_for(model: Any) -> gluon.Trainer:
     if name == "adamw":
         optimizer = AdamW(decay, learning_rate=lr)
     elif name == "adam":
-        optimizer = mx.optimizer.Adam(learning_rate=lr, wd=decay)
+        optimizer = Adam(learning_rate=lr, wd=decay)
     elif momentum:
         optimizer = Momentum(momentum, learning_rate=lr, wd=decay)
     else:

@@ -33,8 +33,20 @@ class SGD(tf.keras.optimizers.SGD):
 
 
 @saved_by_keras
-class Adam(tf.keras.optimizers.Adam):
-    """Keras' Adam, but with the decay in the gradient; its own weight decay is that of AdamW."""
+class AdamW(tf.keras.optimizers.AdamW):
+    """Keras' AdamW, with epsilon where PyTorch has it: Keras adds it before it corrects the mean square."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Change a variable in place."""
+        epsilon, steps = self.epsilon, tf.cast(self.iterations + 1, variable.dtype)
+        vars(self)["epsilon"] = epsilon * tf.sqrt(1 - self.beta_2**steps)  # it began at 0
+        super().update_step(gradient, variable, learning_rate)
+        vars(self)["epsilon"] = epsilon
+
+
+@saved_by_keras
+class Adam(AdamW):
+    """The same with the decay in the gradient, which is Adam."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Change a variable in place."""
@@ -47,10 +59,7 @@ class Adam(tf.keras.optimizers.Adam):
 
 def optimizer_for(model: Any) -> tf.keras.optimizers.Optimizer:
     """Return the optimiser of Keras that a model asks for, see `d2ldrop.training.optimizers.chosen`."""
-    optimizers = tf.keras.optimizers
     name, lr, decay, momentum = chosen(model)
-    if name == "adamw":
-        return optimizers.AdamW(lr, weight_decay=decay, epsilon=EPSILON)
-    if name == "adam":
-        return Adam(lr, weight_decay=decay, epsilon=EPSILON) if decay else optimizers.Adam(lr, epsilon=EPSILON)
-    return SGD(lr, momentum, weight_decay=decay) if decay or momentum else optimizers.SGD(lr)
+    if name != "sgd":
+        return (AdamW if name == "adamw" else Adam)(lr, decay, epsilon=EPSILON)
+    return SGD(lr, momentum, weight_decay=decay) if decay or momentum else tf.keras.optimizers.SGD(lr)
