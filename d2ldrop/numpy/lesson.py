@@ -18,7 +18,7 @@ from d2ldrop.numpy.layers import (
     relu_backward,
 )
 from d2ldrop.numpy.masks import draw_mask, dropout_mask, masked, real_floats
-from d2ldrop.numpy.optimizers import Optimizer, optimizer_for
+from d2ldrop.numpy.optimizers import SGD, Adam, optimizer_for
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
@@ -107,7 +107,7 @@ class Classifier(Module, BaseClassifier):
         hits = (Y_hat.argmax(axis=1) == Y).astype(np.float32)
         return hits.mean() if averaged else hits
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> SGD | Adam:
         """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
         return optimizer_for(self)
 

@@ -128,7 +128,7 @@ class AdamW(Adam):
         return grad
 
 
-def optimizer_for(model: Any) -> Optimizer:
+def optimizer_for(model: Any) -> SGD | Adam:
     """Return the optimiser that a model asks for, see `d2ldrop.training.optimizers.chosen`."""
     name, lr, decay, momentum = chosen(model)
     if name == "sgd":

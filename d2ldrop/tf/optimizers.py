@@ -39,9 +39,9 @@ class AdamW(tf.keras.optimizers.AdamW):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Change a variable in place."""
         epsilon, steps = self.epsilon, tf.cast(self.iterations + 1, variable.dtype)
-        vars(self)["epsilon"] = epsilon * tf.sqrt(1 - self.beta_2**steps)  # it began at 0
+        self.__dict__["epsilon"] = epsilon * tf.sqrt(1 - self.beta_2**steps)  # it began at 0
         super().update_step(gradient, variable, learning_rate)
-        vars(self)["epsilon"] = epsilon
+        self.__dict__["epsilon"] = epsilon
 
 
 @saved_by_keras
