@@ -44,7 +44,7 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
     """The name under which the backend is registered."""
 
     models: Mapping[str, type[ModelT]]
-    """The chapter's models by the names of their classes: `DropoutMLPScratch`, `DropoutMLP`, `SoftmaxRegression`."""
+    """The chapter's models, and one for regression, by the names of their classes, such as `DropoutMLPScratch`."""
 
     channels_last: bool = False
     """Whether images are (N, H, W, C), as opposed to (N, C, H, W)."""
@@ -156,6 +156,11 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """Return the sums of an array along an axis."""
         total: ArrayT = X.sum(axis)  # type: ignore[attr-defined]
         return total
+
+    def entries(self, table: Sequence[float], indices: ArrayT, like: ArrayT) -> ArrayT:
+        """Return the numbers of a table at indices (N,), in the dtype and on the device of another array."""
+        found: ArrayT = self.array(np.asarray(table, like.dtype))[indices]  # type: ignore[arg-type, attr-defined, index]
+        return found
 
     def dtype_like(self, Y: ArrayT, X: ArrayT) -> ArrayT:
         """Return the result of arithmetic on `X` and Python's numbers in the dtype of `X`, which it mostly has."""

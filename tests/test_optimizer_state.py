@@ -127,12 +127,11 @@ def test_the_state_of_an_optimizer_by_hand_is_in_its_attributes(d2l, samples):
 def test_training_goes_on_from_the_state_of_each_optimizer_of_ours(d2l, optimizer):
     backend = d2l.backend
     settings = {"optimizer": optimizer, "weight_decay": 0.01, "momentum": 0.9 if optimizer == "sgd" else 0.0}
-    Model = type("Model", (d2l.SoftmaxRegression,), settings)
     X, y = d2l.Digits().split(True, d2l.channels_last)
     data = backend.place([X.astype(np.float32) / 255, y.astype(backend.label_dtype)], d2l.cpu())
 
     def started():
-        model = Model(num_outputs=10, lr=0.01)
+        model = d2l.SoftmaxRegression(num_outputs=10, lr=0.01, **settings)
         backend.build(model, (data[0][:2],), d2l.cpu())
         return model, backend.init_state(model, 0)
 

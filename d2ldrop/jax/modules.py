@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -12,11 +12,11 @@ from flax.linen.kw_only_dataclasses import field
 from flax.training.train_state import TrainState
 from jax import Array
 
-from d2ldrop.hyperparameters import checked
+from d2ldrop.hyperparameters import checked, without_defaults
 from d2ldrop.jax.arrays import randn
 from d2ldrop.jax.keys import fixed_key, get_key, is_tracing
 from d2ldrop.randomness import sharing_masks
-from d2ldrop.training.module import BaseClassifier, BaseModule
+from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule
 
 COLLECTIONS = ("params", "batch_stats")
 Variables = dict[str, Any]  # name of a collection -> nested dictionaries of arrays, as Flax has them
@@ -60,14 +60,17 @@ class FlaxModule(BaseModule, nn.Module):
 
     @property
     def hparams(self) -> dict[str, Any]:  # type: ignore[override]
-        """The fields that make this model, apart from its mode."""
+        """The fields that make this model, apart from its mode, and from options that have their defaults."""
+        return without_defaults(self._fields()) if self.host_init else self._fields()
+
+    def _fields(self) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(self) if field.init]
         return {name: getattr(self, name) for name in names if name not in ("parent", "name", "training")}
 
     def __post_init__(self) -> None:
         """Check and convert the hyperparameters of the chapter's models; Flax calls it when the module was made."""
         if self.host_init:
-            for name, value in checked(self.hparams).items():
+            for name, value in checked(self._fields(), self.is_regression).items():
                 object.__setattr__(self, name, value)
         super().__post_init__()
 
@@ -134,6 +137,30 @@ class FlaxClassifier(FlaxModule, BaseClassifier):  # type: ignore[misc]
             with sharing_masks(None):
                 Y_hat, _ = outputs(params, batch[:-1], state)
         return {"loss": value[0], "acc": self.accuracy(Y_hat, batch[-1])}
+
+
+class Options(FlaxModule):
+    """The fields of the chapter's models that are given by name, see `BaseMLP`."""
+
+    if not TYPE_CHECKING:
+        weight_decay: float = field(default=0.0, kw_only=True)
+        momentum: float = field(default=0.0, kw_only=True)
+        optimizer: str = field(default="sgd", kw_only=True)
+        class_weights: Sequence[float] | None = field(default=None, kw_only=True)
+
+
+class FlaxMLP(BaseMLP, Options):
+    """The fields of the chapter's networks, see `BaseMLP`, and `training`, whether dropout is on."""
+
+    num_outputs: int
+    num_hiddens_1: int | None = None
+    num_hiddens_2: int | None = None
+    dropout_1: float | None = None
+    dropout_2: float | None = None
+    lr: float | None = None
+    if not TYPE_CHECKING:
+        num_hiddens: Sequence[int] | None = field(default=None, kw_only=True)
+        dropouts: Sequence[float] | None = field(default=None, kw_only=True)
 
 
 def outputs(params: Any, X: tuple[Array, ...], state: State) -> tuple[Array, dict[str, Any]]:

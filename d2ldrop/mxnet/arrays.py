@@ -5,6 +5,7 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -107,6 +108,11 @@ def array(X: Any, device: mx.Context | None = None) -> np.ndarray:
     if X.dtype.kind not in "fiub":
         raise not_real(X.dtype)
     return np.array(X, dtype=_REPLACED.get(X.dtype.name, X.dtype.name), ctx=device)
+
+
+def entries(table: Sequence[float], indices: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Return the numbers of a table at indices (N,), in the dtype and on the device of another array."""
+    return np.take(np.array(table, dtype=like.dtype, ctx=like.ctx), indices, axis=0, mode="clip")
 
 
 def size(X: np.ndarray) -> int:

@@ -31,7 +31,7 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     """MXNet, in its NumPy-like dialect, on the CPU and on GPUs."""
 
     name = "mxnet"
-    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
     label_dtype = onp.int32
     stores_bytes = False  # converting each batch from bytes would take MXNet a tenth of a step
 
@@ -40,7 +40,7 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
     entropy, real_floats = staticmethod(arrays.entropy), staticmethod(masks.real_floats)
     keep_mask, normal_like = staticmethod(masks.keep_mask), staticmethod(masks.normal_like)
-    where = staticmethod(masks.where)
+    where, entries = staticmethod(masks.where), staticmethod(arrays.entries)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:

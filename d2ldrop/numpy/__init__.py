@@ -86,8 +86,10 @@ from d2ldrop.numpy.layers import (
 from d2ldrop.numpy.lesson import (
     Classifier,
     DropoutMLP,
+    DropoutMLPRegressor,
     DropoutMLPScratch,
     Module,
+    Regressor,
     SoftmaxRegression,
     dropout_layer,
 )
@@ -118,6 +120,7 @@ __all__ = [
     "Digits",
     "Dropout",
     "DropoutMLP",
+    "DropoutMLPRegressor",
     "DropoutMLPScratch",
     "FashionMNIST",
     "Flatten",
@@ -127,6 +130,7 @@ __all__ = [
     "Module",
     "ProgressBoard",
     "ReLU",
+    "Regressor",
     "Sequential",
     "SoftmaxRegression",
     "Timer",

@@ -69,7 +69,17 @@ from d2ldrop.tf.arrays import (
 from d2ldrop.tf.backend import backend
 from d2ldrop.tf.functional import sgd
 from d2ldrop.tf.layers import Dropout
-from d2ldrop.tf.lesson import SGD, Classifier, DropoutMLP, DropoutMLPScratch, Module, SoftmaxRegression, dropout_layer
+from d2ldrop.tf.lesson import (
+    SGD,
+    Classifier,
+    DropoutMLP,
+    DropoutMLPRegressor,
+    DropoutMLPScratch,
+    Module,
+    Regressor,
+    SoftmaxRegression,
+    dropout_layer,
+)
 from d2ldrop.training.trainer import Trainer
 
 name, channels_last = backend.name, backend.channels_last
@@ -89,11 +99,13 @@ __all__ = [
     "Digits",
     "Dropout",
     "DropoutMLP",
+    "DropoutMLPRegressor",
     "DropoutMLPScratch",
     "FashionMNIST",
     "HyperParameters",
     "Module",
     "ProgressBoard",
+    "Regressor",
     "SoftmaxRegression",
     "Timer",
     "Trainer",

@@ -68,7 +68,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     """TensorFlow: an epoch is one compiled function."""
 
     name = "tf"
-    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
     channels_last = True
     label_dtype = np.int32
 
@@ -78,7 +78,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     entropy, is_tracing = staticmethod(arrays.entropy), staticmethod(tf.inside_function)
     real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
-    sum_along = staticmethod(tf.reduce_sum)
+    sum_along, entries = staticmethod(tf.reduce_sum), staticmethod(arrays.entries)
     clip_gradients = staticmethod(lambda grad_clip_val, model: _clipped(grad_clip_val, model))
 
     def place(self, values: Iterable[Any], device: str) -> tuple[tf.Tensor, ...]:

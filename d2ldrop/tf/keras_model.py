@@ -8,7 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from d2ldrop.errors import BackendError, UsageError
+from d2ldrop.hyperparameters import ANY_LAYERS, OPTIONS, TWO_LAYERS
 from d2ldrop.tf.arrays import entropy
+from d2ldrop.training.module import BaseMLP
 
 if tf.keras.backend.backend() != "tensorflow":
     raise BackendError(
@@ -93,6 +95,7 @@ class Model(tf.keras.Model):
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         _, *arguments = inspect.signature(type(self).__init__).parameters.values()
         names = {argument.name for argument in arguments if argument.kind not in kinds}
+        names -= {*OPTIONS, *TWO_LAYERS, *ANY_LAYERS} if isinstance(self, BaseMLP) else set()  # kept if they are given
         if lost := sorted(names - {*getattr(self, "hparams", {})}):
             raise UsageError(
                 f"Expected save_hyperparameters() in {type(self).__name__} to keep all arguments of __init__, from "

@@ -33,7 +33,7 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     """PyTorch: eager, on the CPU and on GPUs."""
 
     name = "torch"
-    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
 
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
@@ -41,6 +41,7 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     entropy, is_tracing = staticmethod(arrays.entropy), staticmethod(torch.compiler.is_compiling)
     real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
+    entries = staticmethod(arrays.entries)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:

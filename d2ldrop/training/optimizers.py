@@ -3,8 +3,8 @@
 import numbers
 from typing import Any, NamedTuple
 
-from d2ldrop.errors import ArgumentError, UsageError
-from d2ldrop.hyperparameters import number
+from d2ldrop.errors import UsageError
+from d2ldrop.hyperparameters import check_optimizer, number
 
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
 """The optimisers, and the learning rate of each that the command line takes if none is given."""
@@ -59,12 +59,7 @@ def chosen(model: Any) -> Choice:
     if not isinstance(name, str):  # Keras' own `compile` leaves its optimiser there
         name = getattr(model, "hparams", {}).get("optimizer", "sgd")
     decay, momentum = (number(key, getattr(model, key, 0.0)) for key in ("weight_decay", "momentum"))
-    if name not in LEARNING_RATES:
-        raise ArgumentError(f"Expected optimizer to be one of {', '.join(LEARNING_RATES)}. Received: {name!r}")
-    if momentum > 1:
-        raise ArgumentError(f"Expected momentum to be a number in [0, 1]. Received: {momentum!r}")
-    if momentum and name != "sgd":
-        raise ArgumentError(f"Expected momentum to be 0 with the optimizer {name}. Received: {momentum!r}")
+    check_optimizer(name, momentum)
     return Choice(name, model.lr, decay, momentum)
 
 
