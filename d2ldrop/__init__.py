@@ -25,7 +25,8 @@ from d2ldrop.noise import (
     input_noise,
 )
 from d2ldrop.registry import available, backend, dropout_layer, register_backend
-from d2ldrop.training.callbacks import Callback, EarlyStopping
+from d2ldrop.training.activations import ActivationStats
+from d2ldrop.training.callbacks import Callback, EarlyStopping, LRSchedule
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.history import CSVLog, HistoryLog, JSONLinesLog, TensorBoardLog
 from d2ldrop.training.trainer import Trainer
@@ -34,6 +35,7 @@ from d2ldrop.training.weights import load_model, load_weights, read_weights, sav
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationStats",
     "ArgumentError",
     "ArgumentTypeError",
     "ArrayData",
@@ -52,6 +54,7 @@ __all__ = [
     "FashionMNIST",
     "HistoryLog",
     "JSONLinesLog",
+    "LRSchedule",
     "MissingPackageError",
     "TensorBoardLog",
     "Trainer",

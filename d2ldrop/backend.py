@@ -7,7 +7,7 @@ of it. To add a framework, write such a package and register it; `CONTRIBUTING.m
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -263,6 +263,10 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
     def predict(self, model: ModelT, X: ArrayT) -> ArrayT:
         """Return the outputs of a built model, without dropout, gradients, or draws from any generator."""
 
+    @abstractmethod
+    def noting_linear(self, model: ModelT) -> AbstractContextManager[list[tuple[ArrayT, ArrayT]]]:
+        """Inside the block, add the input and the output of each call of a fully connected layer to a list."""
+
     # Training
 
     @abstractmethod
@@ -289,11 +293,21 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         What the optimiser makes at its first step, and has not yet, is made.
         """
         for name, owner, key, value in _kept(vars(state.optim), self.is_array):
-            if self.is_array(value):
-                owner[key] = self.array(arrays[name])
+            if self.is_array(value) or (arrays[name].ndim and not isinstance(value, np.ndarray)):
+                owner[key] = self.array(arrays[name])  # a number may have become one in the first step
             else:
                 owner[key] = arrays[name] if isinstance(value, np.ndarray) else type(value)(arrays[name])
         return state
+
+    @abstractmethod
+    def set_lr(self, state: Any, lr: float) -> Any:
+        """Return the state with another learning rate, which stays until the next one.
+
+        Raises
+        ------
+        UsageError
+            If the optimiser has no rate that can be set, or takes it from a schedule of the framework.
+        """
 
     def reseed(self, state: Any, seed: int) -> None:
         """Begin anew, from `seed`, what a training draws inside `isolated`."""

@@ -139,8 +139,6 @@ def checked(hparams: Mapping[str, Any], is_regression: bool = False) -> dict[str
             found[name] = _probability(name, value)
         elif name in ("weight_decay", "momentum") or (name == "lr" and not callable(value)):
             found[name] = number(name, value)
-        elif name == "optimizer" and not (isinstance(value, str) and value in OPTIMIZERS):
-            raise ArgumentError(f"Expected optimizer to be one of {', '.join(OPTIMIZERS)}. Received: {value!r}")
         elif name == "class_weights" and value is not None:
             if is_regression:
                 raise ArgumentError("Expected no class_weights, as a regression has no classes. Received some")
@@ -148,7 +146,18 @@ def checked(hparams: Mapping[str, Any], is_regression: bool = False) -> dict[str
     if lists and len(found["num_hiddens"]) != len(found["dropouts"]):
         lengths = f"{len(found['num_hiddens'])} and {len(found['dropouts'])}"
         raise ArgumentError(f"Expected as many numbers in num_hiddens as in dropouts. Received: {lengths}")
+    check_optimizer(found.get("optimizer", "sgd"), found.get("momentum", 0.0))
     return without_defaults(found)
+
+
+def check_optimizer(name: Any, momentum: float) -> None:
+    """Raise an ArgumentError if an optimiser is none of `OPTIMIZERS`, or if the momentum does not go with it."""
+    if not isinstance(name, str) or name not in OPTIMIZERS:
+        raise ArgumentError(f"Expected optimizer to be one of {', '.join(OPTIMIZERS)}. Received: {name!r}")
+    if momentum > 1:
+        raise ArgumentError(f"Expected momentum to be a number in [0, 1]. Received: {momentum!r}")
+    if momentum and name != "sgd":
+        raise ArgumentError(f"Expected momentum to be 0 with the optimizer {name}. Received: {momentum!r}")
 
 
 def without_defaults(hparams: Mapping[str, Any]) -> dict[str, Any]:

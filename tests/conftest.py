@@ -26,6 +26,7 @@ collect_ignore = [
     "backends",
     "browser.py",
     "crossings.py",
+    "estimator_report.py",
     "fuzz.py",
     "helpers.py",
     "kills.py",

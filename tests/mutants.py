@@ -386,6 +386,25 @@ MUTANTS = {
         "pass",
         "test_checkpoints.py::test_resumed_training_is_bit_identical",
     ),
+    "AdamW's decay is a part of the gradient": Mutant(
+        "numpy/optimizers.py",
+        "value *= 1 - self.lr * self.weight_decay\n        return grad",
+        "return super().decayed(value, grad)",
+        "test_optimizers.py::test_all_backends_take_the_same_steps",
+        "mxnet",
+    ),
+    "a schedule is not followed": Mutant(
+        "training/callbacks.py",
+        "trainer.state = trainer.backend.set_lr(trainer.state, self.lr)",
+        "pass",
+        "test_optimizers.py::test_a_schedule_sets_the_rate_of_each_epoch_without_compiling_again",
+    ),
+    "activations are looked at without dropout": Mutant(
+        "training/activations.py",
+        "backend.sample(model, X)",
+        "backend.predict(model, X)",
+        "test_activations.py::test_activations_are_those_that_numpy_computes_from_the_weights",
+    ),
     "randomness is not resumed": Mutant(
         "training/checkpoints.py",
         'trainer.entropy, (trainer.train_batch_idx, trainer.val_batch_idx) = saved["entropy"], saved["batches"]',

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import AnyBackend
 from d2ldrop.benchmarks import bench as bench_module
 from d2ldrop.cli.arguments import MODELS
 from d2ldrop.cli.running import Report, Stopped, signals_raise, signals_wait
@@ -25,7 +24,9 @@ from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
 from d2ldrop.training.callbacks import Callback, Training
 from d2ldrop.training.checkpoints import Checkpoint
+from d2ldrop.training.checks import gpus
 from d2ldrop.training.history import HistoryLog, TensorBoardLog, write_history
+from d2ldrop.training.optimizers import LEARNING_RATES
 from d2ldrop.training.progress import in_terminal
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
@@ -49,7 +50,7 @@ def train(args: argparse.Namespace) -> None:
         num_hiddens_2=args.hidden_2,
         dropout_1=args.dropout_1,
         dropout_2=args.dropout_2,
-        lr=args.lr,
+        **optimizer(args),
     )
     bar = in_terminal() and not args.quiet
     callbacks = [
@@ -128,7 +129,7 @@ def predict(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     """Train in several backends."""
     data = DATA[args.data](args.batch_size or BATCH_SIZES[args.data])
-    hparams = {key: vars(args)[key] for key in ("lr", "dropout_1", "dropout_2")}
+    hparams = {"dropout_1": args.dropout_1, "dropout_2": args.dropout_2, **optimizer(args)}
     runs = [
         comparison.run(name, MODELS[model], data, args.epochs, args.seed, args.shared_masks, **hparams)
         for name in args.backend or available()
@@ -195,6 +196,16 @@ class EpochLines(Callback):
         self.report(f"epoch {row['epoch']}/{trainer.max_epochs}: {numbers}, {row['seconds']:.2f} s")
 
 
+def optimizer(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the hyperparameters of a model that say how it is trained."""
+    return {
+        "lr": LEARNING_RATES[args.optimizer] if args.lr is None else args.lr,
+        "optimizer": args.optimizer,
+        "weight_decay": args.weight_decay,
+        "momentum": args.momentum,
+    }
+
+
 def choose_data(wanted: str, batch_size: int | None, report: Callable[[str], None]) -> tuple[str, ImageData]:
     """Return the name of a data set and the data, saying in one line which and why."""
     if wanted == "digits":
@@ -209,14 +220,6 @@ def choose_data(wanted: str, batch_size: int | None, report: Callable[[str], Non
         return "digits", Digits(batch_size or BATCH_SIZES["digits"])
     report(f"data: Fashion-MNIST, from {data.folder}")
     return "fashion-mnist", data
-
-
-def gpus(backend: AnyBackend, device: str) -> int:
-    """Return how many GPUs to train on: 0 or 1."""
-    count = backend.num_gpus()
-    if device == "gpu" and not count:
-        raise UsageError(f"Expected a GPU that {backend.name} can use. Received none: use --device cpu")
-    return 0 if device == "cpu" else min(count, 1)
 
 
 def save_predictions(data: ImageData, X: np.ndarray, y: np.ndarray, logits: np.ndarray, path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from d2ldrop.benchmarks import bench as bench_module
-from d2ldrop.cli.arguments import MODELS, count, positive, probability, separator, whole, writable
+from d2ldrop.cli.arguments import MODELS, count, not_negative, positive, probability, separator, whole, writable
 from d2ldrop.cli.commands import DATA, bench, compare, info, predict, train
 from d2ldrop.errors import D2LDropError
 from d2ldrop.registry import available, canonical, registered
 from d2ldrop.training.history import ENDINGS
+from d2ldrop.training.optimizers import LEARNING_RATES
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,7 +86,10 @@ PICTURES = (".png", ".svg", ".pdf")
 def add_hyperparameters(add: Callable[..., Any]) -> None:
     """Add the options that say how the chapter's models are trained."""
     add("--batch-size", type=count, help="samples per step; 256, or 16 for digits, if not given")
-    add("--lr", type=positive, default=0.1, help="learning rate")
+    add("--optimizer", choices=LEARNING_RATES, default="sgd", help="the framework's own optimiser of that name")
+    add("--lr", type=positive, help="learning rate; 0.1, or 0.001 for adam and adamw, if not given")
+    add("--weight-decay", type=not_negative, default=0.0, help="added to gradients times the weights; adamw: decoupled")
+    add("--momentum", type=probability, default=0.0, help="of sgd")
     add("--dropout-1", type=probability, default=0.5, help="probability of dropping, first hidden layer")
     add("--dropout-2", type=probability, default=0.5, help="probability of dropping, second hidden layer")
 

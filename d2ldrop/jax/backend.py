@@ -1,10 +1,12 @@
 """How shared code drives JAX: arrays, training, weights, and the function edition."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from flax import traverse_util
 from jax import Array
 from jax import numpy as jnp
@@ -15,6 +17,7 @@ from d2ldrop.jax import arrays, keys, lesson, masks, steps
 from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
 from d2ldrop.jax.modules import COLLECTIONS, State, create, named
+from d2ldrop.jax.optimizers import at_rate, with_injected_rate
 from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats
 from d2ldrop.randomness import Odds
 
@@ -85,6 +88,20 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         model.training = False
         return model(*floats([X]))
 
+    @contextmanager
+    def noting_linear(self, model: Module) -> Iterator[list[tuple[Array, Array]]]:
+        """Inside the block, add the input and the output of each call of an `nn.Dense`, of any model, to a list."""
+        calls: list[tuple[Array, Array]] = []
+
+        def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            Y = method(*args, **kwargs)
+            if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+                calls.append((args[0], Y))
+            return Y
+
+        with nn.intercept_methods(note):
+            yield calls
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -100,9 +117,13 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         return state
 
     def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
-        """Return copies of the optimiser's memory, by numbers, of the count of steps, and of the key of the masks."""
+        """Return copies of the optimiser's memory, by numbers, of the count of steps, and of the key of the masks.
+
+        A learning rate that was set is there as well.
+        """
         leaves = {str(k): np.array(leaf) for k, leaf in enumerate(jax.tree.leaves(state.opt_state))}
-        return {"step": np.array(state.step), "key": np.array(state.dropout_rng), **leaves}
+        rate = {} if state.rate is None else {"rate": np.array(state.rate)}
+        return {"step": np.array(state.step), "key": np.array(state.dropout_rng), **rate, **leaves}
 
     def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
         """Return the state with what `optimizer_state` returned."""
@@ -112,7 +133,15 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
             jax.device_put(arrays[name], jnp.asarray(value).device)
             for name, value in (("step", state.step), ("key", state.dropout_rng))
         )
-        return state.replace(opt_state=jax.tree.unflatten(structure, placed), step=step, dropout_rng=key)
+        state = state.replace(opt_state=jax.tree.unflatten(structure, placed), step=step, dropout_rng=key)
+        return self.set_lr(state, float(arrays["rate"])) if "rate" in arrays else state
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Return the state with another learning rate, an argument of the compiled step from now on."""
+        if (memory := with_injected_rate(state.opt_state, lr)) is not None:
+            return state.replace(opt_state=memory)
+        rate = jax.device_put(jnp.asarray(lr), jnp.asarray(state.step).device)
+        return state.replace(tx=at_rate(state.tx, lr), rate=rate)
 
     def train_step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""

@@ -17,6 +17,7 @@ from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.jax.masks import draw_mask, masked, real_floats
 from d2ldrop.jax.modules import FlaxClassifier, FlaxMLP, FlaxModule, Options, State, outputs
+from d2ldrop.jax.optimizers import optimizer_for
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseRegressor
 
@@ -85,7 +86,7 @@ class Module(FlaxModule):
 
 
 class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(  # type: ignore[override]
         self, params: Any, X: tuple[Array, ...], Y: Array, state: State, averaged: bool = True
@@ -106,12 +107,12 @@ class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
         return hits.mean() if averaged else hits
 
     def configure_optimizers(self) -> optax.GradientTransformation:
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return optax.sgd(self.lr)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
 class Regressor(Module, BaseRegressor):
-    """Base of regression models: half the squared error, and SGD with `self.lr`."""
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
 
     configure_optimizers = Classifier.configure_optimizers
 

@@ -28,6 +28,7 @@ class State(TrainState):
     batch_stats: Any
     dropout_rng: Array
     steps: Any = struct.field(pytree_node=False)  # what is compiled for the model, see d2ldrop.jax.steps
+    rate: Any = None  # the learning rate, once it was set, in place of the one with which the optimiser was made
 
     @property
     def optim(self) -> Any:

@@ -12,6 +12,7 @@ from d2ldrop.jax.compat import renewing
 from d2ldrop.jax.keys import fixed_key
 from d2ldrop.jax.lesson import Module
 from d2ldrop.jax.modules import State, Variables, in_mode, loss_and_extras
+from d2ldrop.jax.optimizers import at_rate
 from d2ldrop.training.module import recorded
 
 Batch = tuple[Array, ...]
@@ -31,7 +32,8 @@ class Steps:
 
         def train(state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
             key = jax.random.fold_in(state.dropout_rng, state.step)  # a new one for each step
-            seen = state.replace(apply_fn=learner.apply, tx=optim, dropout_rng=key)
+            tx = optim if state.rate is None else at_rate(optim, state.rate)
+            seen = state.replace(apply_fn=learner.apply, tx=tx, dropout_rng=key)
             (value, grads), metrics = recorded(learner.training_step, state.params, _as_floats(batch), seen)
             if clip > 0:
                 grads = clip_gradients(clip, grads)

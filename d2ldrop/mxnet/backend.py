@@ -1,7 +1,7 @@
 """How MXNet does what shared code asks of a framework: models, steps and epochs, and the names of its weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -14,7 +14,9 @@ from mxnet.gluon import nn
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.mxnet import arrays, lesson, masks
 from d2ldrop.mxnet.lesson import Module
+from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
+from d2ldrop.training.optimizers import no_rate, set_rate
 
 
 @dataclass
@@ -93,6 +95,10 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return the outputs of the model, without dropout and gradients."""
         return self.outputs(model, _as_floats(X))
 
+    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[np.ndarray, np.ndarray]]]:
+        """Inside the block, add the input and the output of each call of a dense layer to a list, if not in a graph."""
+        return noting_calls(_dense(model))
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -129,6 +135,16 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
             _updates(state)[i] = int(arrays[f"{name}.updates"])
         for key, owner, own in _numbers(state):
             setattr(owner, own, type(getattr(owner, own))(arrays[key]))
+        return state
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Set the learning rate of a gluon Trainer."""
+        if not isinstance(state.optim, gluon.Trainer):
+            set_rate(state.optim, lr)
+        elif state.optim.optimizer.lr_scheduler is not None:
+            raise no_rate(state.optim.optimizer)
+        else:
+            state.optim.set_learning_rate(lr)
         return state
 
     def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
@@ -201,12 +217,19 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         return (labels.astype(y.dtype) == y).astype("float32").sum()
 
 
-def _named(model: nn.Block) -> dict[str, gluon.Parameter]:
-    """Return gluon's parameters by their names in files."""
+def _dense(model: nn.Block) -> list[nn.Block]:
+    """Return the dense layers, in order of definition."""
     dense: list[nn.Block] = []
     model.apply(lambda layer: dense.append(layer) if isinstance(layer, nn.Dense) else None)
+    return dense
+
+
+def _named(model: nn.Block) -> dict[str, gluon.Parameter]:
+    """Return gluon's parameters by their names in files."""
     renamed = {
-        param: f"lin{k}.{kind}" for k, layer in enumerate(dense, start=1) for kind, param in layer._reg_params.items()
+        param: f"lin{k}.{kind}"
+        for k, layer in enumerate(_dense(model), start=1)
+        for kind, param in layer._reg_params.items()
     }
     return {renamed.get(param, name): param for name, param in model._collect_params_with_prefix().items()}
 

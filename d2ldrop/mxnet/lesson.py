@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-import mxnet as mx
-from mxnet import autograd, gluon, np, npx
+from mxnet import autograd, np, npx
 from mxnet.gluon import nn
 
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.mxnet.layers import GluonDropout, not_hybridized
 from d2ldrop.mxnet.masks import draw_mask, masked, real_floats
+from d2ldrop.mxnet.optimizers import optimizer_for
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor, by_weights
 
@@ -87,7 +87,7 @@ class Module(BaseModule, nn.Block):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classifiers: cross-entropy, accuracy, and stochastic gradient descent with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> np.ndarray:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
@@ -104,14 +104,12 @@ class Classifier(Module, BaseClassifier):
         return hits.mean() if averaged else hits
 
     def configure_optimizers(self) -> Any:
-        """Return stochastic gradient descent with the learning rate `self.lr`, as a `gluon.Trainer`."""
-        optimizer = mx.optimizer.SGD(learning_rate=self.lr)
-        optimizer.aggregate_num = 1  # on a CPU, four parameters at once take twice as long as one by one
-        return gluon.Trainer(self.parameters(), optimizer)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
 class Regressor(Module, BaseRegressor):
-    """Base of regression models: half the squared error, and stochastic gradient descent with `self.lr`."""
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
 
     configure_optimizers = Classifier.configure_optimizers
 

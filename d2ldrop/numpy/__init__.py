@@ -84,7 +84,6 @@ from d2ldrop.numpy.layers import (
     softmax,
 )
 from d2ldrop.numpy.lesson import (
-    SGD,
     Classifier,
     DropoutMLP,
     DropoutMLPRegressor,
@@ -95,6 +94,7 @@ from d2ldrop.numpy.lesson import (
     dropout_layer,
 )
 from d2ldrop.numpy.masks import dropout_mask, masked
+from d2ldrop.numpy.optimizers import SGD, Adam, AdamW
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.plots.pictures import plot, plt, set_figsize, show_images, use_svg_display
@@ -110,6 +110,8 @@ load_data_fashion_mnist = load_fashion_mnist_for(FashionMNIST)
 __all__ = [
     "SGD",
     "Accumulator",
+    "Adam",
+    "AdamW",
     "Animator",
     "ArrayData",
     "Classifier",

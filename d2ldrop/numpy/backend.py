@@ -1,6 +1,7 @@
 """How shared code drives NumPy: arrays, training, weights, and the function edition."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from d2ldrop.errors import UsageError
 from d2ldrop.numpy import arrays, lesson, masks
 from d2ldrop.numpy.layers import Layer, Linear
 from d2ldrop.numpy.lesson import Module
+from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
+from d2ldrop.training.optimizers import set_rate
 
 
 @dataclass
@@ -91,6 +94,10 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         model.train(False)
         return model(as_floats(X))
 
+    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[np.ndarray, np.ndarray]]]:
+        """Inside the block, add the input and the output of each call of a `Linear` to a list."""
+        return noting_calls(layer for layer in model.layers() if isinstance(layer, Linear))
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -98,6 +105,11 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         if seed is not None:
             arrays.seed(seed)
         return State(model, model.configure_optimizers())
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Set the learning rate."""
+        set_rate(state.optim, lr)
+        return state
 
     def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""

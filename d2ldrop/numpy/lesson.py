@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.numpy import layers as nn
 from d2ldrop.numpy.masks import draw_mask, dropout_mask, masked, real_floats
+from d2ldrop.numpy.optimizers import SGD, Adam, optimizer_for
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor
 
@@ -82,7 +82,7 @@ class Module(BaseModule, nn.Layer):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> Any:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
@@ -99,13 +99,13 @@ class Classifier(Module, BaseClassifier):
         hits = (Y_hat.argmax(axis=1) == Y).astype(np.float32)
         return hits.mean() if averaged else hits
 
-    def configure_optimizers(self) -> "SGD":
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return SGD(self.parameters(), lr=self.lr)
+    def configure_optimizers(self) -> SGD | Adam:
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
 class Regressor(Module, BaseRegressor):
-    """Base of regression models: half the squared error, and SGD with `self.lr`."""
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
 
     configure_optimizers = Classifier.configure_optimizers
 
@@ -116,23 +116,6 @@ class Regressor(Module, BaseRegressor):
             self.dloss = errors / errors.size
         losses = (errors**2 / 2).mean(axis=1)
         return losses.mean() if averaged else losses
-
-
-class SGD(HyperParameters):
-    """Stochastic gradient descent: each parameter minus `lr` times its gradient."""
-
-    def __init__(self, params: Iterable[nn.Parameter], lr: float):
-        self.save_hyperparameters()
-        self.params = list(params)
-
-    def step(self) -> None:
-        """Change the parameters in place."""
-        for param in self.params:
-            if param.grad is not None:
-                np.subtract(param.value, self.lr * param.grad, out=param.value)
-
-    def zero_grad(self) -> None:
-        """Do nothing: each backward pass replaces the gradients."""
 
 
 class SoftmaxRegression(Classifier):

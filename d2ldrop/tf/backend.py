@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,9 @@ from d2ldrop.tf import arrays, lesson, masks
 from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed
 from d2ldrop.tf.lesson import Module
 from d2ldrop.tf.masks import drawing_from
+from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
+from d2ldrop.training.optimizers import no_rate, set_rate
 
 _compiled = partial(tf.function, autograph=False)  # an `if` is decided while tracing; XLA would gain nothing here
 
@@ -27,11 +29,12 @@ class State:
         self.model, self.optim, self.seed = model, optim, seed
         self.generator = tf.random.Generator.from_seed(seed)
         self.variables = model.trainable_variables
+        self.rate: tf.Tensor | None = None  # the learning rate of an optimiser by hand, once it was set
         if hasattr(optim, "build"):
             optim.build(self.variables)
 
     @_compiled
-    def train(self, data: tuple[tf.Tensor, ...], rows: tf.Tensor, clip: float, rng: Any) -> Metrics:
+    def train(self, data: tuple[tf.Tensor, ...], rows: tf.Tensor, clip: float, rng: Any, rate: Any) -> Metrics:
         """Take a step for each of `rows`, the indices of the samples of a batch.
 
         Numbers that are no tensors, and the generator of shared masks, are constants of the function: for others it is
@@ -50,7 +53,8 @@ class State:
             if clip > 0:
                 grads = _clipped(clip, grads)
             pairs = zip(grads, self.variables, strict=True)
-            _apply(self.optim, [(grad, variable) for grad, variable in pairs if grad is not None])
+            with at_rate(self.optim, rate):
+                _apply(self.optim, [(grad, variable) for grad, variable in pairs if grad is not None])
             names[:] = metrics
             return i + 1, curves.write(i, tf.convert_to_tensor(_scalars(metrics.values()), tf.float32))
 
@@ -161,6 +165,11 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         with tf.device(X.device), mode(model, False):
             return model(_floats(X))
 
+    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[tf.Tensor, tf.Tensor]]]:
+        """Inside the block, add the input and the output of each call of a `Dense` layer to a list."""
+        dense = [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.Dense)]
+        return noting_calls(dense, "call")
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -194,6 +203,18 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
             return updated
         for k, value in enumerate(state.optim.variables):
             value.assign(arrays[str(k)])
+        return state
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Set the learning rate: Keras keeps it in a variable, and of one by hand a tensor takes its place."""
+        if not isinstance(state.optim, tf.keras.optimizers.Optimizer):
+            set_rate(state.optim, lr)
+            state.rate = tf.constant(lr, state.variables[0].dtype)
+            return state
+        try:
+            state.optim.learning_rate = lr
+        except (TypeError, AttributeError):  # Keras', of one that has a schedule or a function there
+            raise no_rate(state.optim) from None
         return state
 
     def train_step(self, state: State, batch: tuple[tf.Tensor, ...], clip: float) -> tuple[State, Metrics]:
@@ -271,7 +292,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
 def _run(state: State, data: tuple[tf.Tensor, ...], order: np.ndarray, batch_size: int, clip: float) -> Metrics:
     """Take the steps of an epoch, whole batches first; return a vector of each metric, still on the device."""
     whole = len(order) // batch_size * batch_size
-    settings, curves = (clip, shared_generator()), []
+    settings, curves = (clip, shared_generator(), state.rate), []
     with tf.device(data[-1].device):
         for part, length in ((order[:whole], batch_size), (order[whole:], len(order) - whole)):
             if len(part):
@@ -290,6 +311,19 @@ def _apply(optim: Any, pairs: list[tuple[Any, Any]]) -> None:
     `merge_call`, gradients count as summed.
     """
     tf.distribute.get_replica_context().merge_call(lambda _: optim.apply_gradients(pairs))
+
+
+@contextmanager
+def at_rate(optim: Any, rate: tf.Tensor | None) -> Iterator[None]:
+    """Inside the block, let an optimiser by hand have a tensor as its learning rate, if there is one."""
+    before = getattr(optim, "lr", None)
+    if rate is not None:
+        optim.lr = rate
+    try:
+        yield
+    finally:
+        if rate is not None:
+            optim.lr = before
 
 
 def _clipped(grad_clip_val: float, grads: Sequence[Any]) -> list[Any]:

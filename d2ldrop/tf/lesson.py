@@ -9,9 +9,8 @@ from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.randomness import odds
 from d2ldrop.tf.keras_model import Model
 from d2ldrop.tf.masks import draw_mask, masked, real_floats
+from d2ldrop.tf.optimizers import optimizer_for, saved_by_keras
 from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor, by_weights
-
-saved_by_keras = tf.keras.utils.register_keras_serializable(package="d2ldrop")
 
 # Dropout
 
@@ -73,7 +72,7 @@ class Module(BaseModule, Model):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: tf.Tensor, Y: tf.Tensor, averaged: bool = True) -> tf.Tensor:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
@@ -90,12 +89,12 @@ class Classifier(Module, BaseClassifier):
         return tf.reduce_mean(hits) if averaged else hits
 
     def configure_optimizers(self) -> Any:
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return tf.keras.optimizers.SGD(self.lr)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
 class Regressor(Module, BaseRegressor):
-    """Base of regression models: half the squared error, and SGD with `self.lr`."""
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
 
     configure_optimizers = Classifier.configure_optimizers
 

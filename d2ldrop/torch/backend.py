@@ -1,7 +1,7 @@
 """How shared code drives PyTorch: arrays, training, weights, and the function edition."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ from d2ldrop.registry import claim
 from d2ldrop.torch import arrays, lesson, masks
 from d2ldrop.torch.graphs import Replay, can_be_replayed, dependencies
 from d2ldrop.torch.lesson import Module
+from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
+from d2ldrop.training.optimizers import set_rate
 
 
 @dataclass
@@ -98,6 +100,10 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         Y: Tensor = model(_floats(X))
         return Y
 
+    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[Tensor, Tensor]]]:
+        """Inside the block, add the input and the output of each call of an `nn.Linear` to a list."""
+        return noting_calls(layer for layer in model.modules() if isinstance(layer, nn.Linear))
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -133,6 +139,18 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
             if k.isdecimal():
                 saved["state"].setdefault(int(k), {})[name] = torch.tensor(value)
         state.optim.load_state_dict(saved)
+        return state
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Set the learning rate of all groups of parameters."""
+        if not isinstance(state.optim, torch.optim.Optimizer):
+            set_rate(state.optim, lr)
+            return state
+        for group in state.optim.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
         return state
 
     def train_step(self, state: State, batch: tuple[Tensor, ...], clip: float) -> tuple[State, Metrics]:

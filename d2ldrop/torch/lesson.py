@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.randomness import no_axes, odds
 from d2ldrop.torch.masks import by_rows, draw_mask, drop_on_gpu, has_own_kernel, masked, real_floats
+from d2ldrop.torch.optimizers import optimizer_for
 from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor
 
 # Dropout
@@ -79,7 +80,7 @@ class Module(BaseModule, nn.Module):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
@@ -95,12 +96,12 @@ class Classifier(Module, BaseClassifier):
         return hits.mean() if averaged else hits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return torch.optim.SGD(self.parameters(), lr=self.lr, fused=True)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
 class Regressor(Module, BaseRegressor):
-    """Base of regression models: half the squared error, and SGD with `self.lr`."""
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
 
     configure_optimizers = Classifier.configure_optimizers
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import Array, Numbers
+from d2ldrop.backend import AnyBackend, Array, Numbers
 from d2ldrop.data import ArrayData, DataModule, loader_data, on_host, samples
-from d2ldrop.errors import ArgumentError, DataError, DivergedError
+from d2ldrop.errors import ArgumentError, DataError, DivergedError, UsageError
 from d2ldrop.hyperparameters import is_overridden
-from d2ldrop.training.callbacks import Callback
+from d2ldrop.training.callbacks import Callback, LRSchedule
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
 
@@ -22,6 +22,24 @@ def checked_model(model: Any) -> BaseModule:
     if not isinstance(model, BaseModule):
         raise ArgumentError(f"Expected model to be a Module of one of the adapters. Received: {model!r}")
     return model
+
+
+def gpus(backend: AnyBackend, device: Any) -> int:
+    """Return on how many GPUs to train, 0 or 1, for the device `"auto"`, `"cpu"` or `"gpu"`.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none of these.
+    UsageError
+        If there is no GPU for `"gpu"`.
+    """
+    if device not in ("auto", "cpu", "gpu"):
+        raise ArgumentError(f'Expected device to be "auto", "cpu" or "gpu". Received: {device!r}')
+    count = backend.num_gpus() if device != "cpu" else 0
+    if device == "gpu" and not count:
+        raise UsageError(f"Expected a GPU that {backend.name} can use. Received none: use the device cpu")
+    return min(count, 1)
 
 
 def checked_data(data: Any, model: BaseModule, evaluating: bool = False) -> DataModule:
@@ -160,7 +178,8 @@ def check_finite(prefix: str, numbers: Numbers, done: int, trainer: Any) -> None
 
 def diverged(trainer: Any, step: str, what: str) -> None:
     """Raise an error, or warn, that training has diverged."""
-    rate = getattr(trainer.model, "lr", None)
+    rates = [callback.lr for callback in trainer.callbacks if isinstance(callback, LRSchedule)]
+    rate = rates[-1] if rates else getattr(trainer.model, "lr", None)
     text = (
         f"Training diverged in epoch {trainer.epoch + 1}{step}: {what}"
         + (f", with the learning rate {rate:g}" if isinstance(rate, (int, float)) else "")

@@ -246,10 +246,8 @@ class BaseMLP(BaseModule):
         Learning rate.
     num_hiddens, dropouts
         In place of the four numbers above: the widths of any number of hidden layers, and as many probabilities.
-    weight_decay, momentum
-        Of the optimiser; numbers of at least 0.
-    optimizer
-        `"sgd"`, `"adam"` or `"adamw"`.
+    weight_decay, momentum, optimizer
+        The optimiser, `"sgd"`, `"adam"` or `"adamw"`, and its settings, see `d2ldrop.training.optimizers.chosen`.
     class_weights
         How much samples of each class count in the loss, a number of at least 0 per class; None: all the same.
 
