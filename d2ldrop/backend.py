@@ -7,7 +7,7 @@ of it. To add a framework, write such a package and register it; `CONTRIBUTING.m
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -264,8 +264,8 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """Return the outputs of a built model, without dropout, gradients, or draws from any generator."""
 
     @abstractmethod
-    def noting_linear(self, model: ModelT) -> AbstractContextManager[list[tuple[ArrayT, ArrayT]]]:
-        """Inside the block, add the input and the output of each call of a fully connected layer to a list."""
+    def linear_calls(self, model: ModelT, X: ArrayT) -> list[tuple[ArrayT, ArrayT]]:
+        """Return the input and the output of each fully connected layer in a call with dropout on, as by `sample`."""
 
     # Training
 

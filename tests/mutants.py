@@ -328,9 +328,9 @@ MUTANTS = {
         "test_optimizers.py::test_a_schedule_sets_the_rate_of_each_epoch_without_compiling_again",
     ),
     "activations are looked at without dropout": Mutant(
-        "training/activations.py",
-        "backend.sample(model, X)",
-        "backend.predict(model, X)",
+        "numpy/backend.py",
+        "            self.sample(model, X)\n        return calls",
+        "            self.predict(model, X)\n        return calls",
         "test_activations.py::test_activations_are_those_that_numpy_computes_from_the_weights",
     ),
     "randomness is not resumed": Mutant(

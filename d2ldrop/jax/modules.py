@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -200,19 +201,27 @@ def in_mode(model: Any, training: bool) -> Any:
 
 def create(model: Any, inputs: Iterable[Array], key: Array) -> Variables:
     """Create a model's variables, and return them; note the fully connected layers in the order of their calls."""
-    called = []
-
-    def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, nn.Dense):
-            called.append(context.module.path)
-        return method(*args, **kwargs)
-
-    with nn.intercept_methods(note):
+    with noting_dense() as calls:
         variables = in_mode(model, training=False).init(key, *inputs)
     model.learned = {name: variables.get(name, {}) for name in COLLECTIONS}
-    model._dense = tuple(dict.fromkeys(called))
+    model._dense = tuple(dict.fromkeys(path for path, _, _ in calls))
     created: Variables = model.learned
     return created
+
+
+@contextmanager
+def noting_dense() -> Iterator[list[tuple[tuple[str, ...], Array, Array]]]:
+    """Inside the block, add the path, input and output of each fully connected layer that is called to a list."""
+    calls: list[tuple[tuple[str, ...], Array, Array]] = []
+
+    def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        Y = method(*args, **kwargs)
+        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            calls.append((context.module.path, args[0], Y))
+        return Y
+
+    with nn.intercept_methods(note):
+        yield calls
 
 
 def named(model: Any) -> Iterator[tuple[str, tuple[str, ...], Array, bool]]:

@@ -1,7 +1,7 @@
 """How MXNet does what shared code asks of a framework: models, steps and epochs, and the names of its weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -95,9 +95,11 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return the outputs of the model, without dropout and gradients."""
         return self.outputs(model, _as_floats(X))
 
-    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[np.ndarray, np.ndarray]]]:
-        """Inside the block, add the input and the output of each call of a dense layer to a list, if not in a graph."""
-        return noting_calls(_dense(model))
+    def linear_calls(self, model: Module, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the input and the output of each `nn.Dense` in a call with dropout on."""
+        with noting_calls(_dense(model)) as calls:
+            self.sample(model, X)
+        return calls
 
     # Training
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -165,10 +165,12 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         with tf.device(X.device), mode(model, False):
             return model(_floats(X))
 
-    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[tf.Tensor, tf.Tensor]]]:
-        """Inside the block, add the input and the output of each call of a `Dense` layer to a list."""
+    def linear_calls(self, model: Module, X: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """Return the input and the output of each `Dense` layer in a call with dropout on."""
         dense = [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.Dense)]
-        return noting_calls(dense, "call")
+        with noting_calls(dense, "call") as calls:
+            self.sample(model, X)
+        return calls
 
     # Training
 

@@ -35,9 +35,7 @@ def masked_activations(model: Any, X: Array) -> list[tuple[np.ndarray, np.ndarra
         For each hidden layer two arrays (N, units). Masks come from the generators that `seed` of its backend seeds.
     """
     backend: AnyBackend = model.backend
-    with backend.noting_linear(model) as calls:
-        backend.sample(model, X)
-    host = [(backend.numpy(inputs), backend.numpy(outputs)) for inputs, outputs in calls]
+    host = [(backend.numpy(inputs), backend.numpy(outputs)) for inputs, outputs in backend.linear_calls(model, X)]
     return [(np.maximum(outputs, 0), inputs) for (_, outputs), (inputs, _) in pairwise(host)]
 
 
