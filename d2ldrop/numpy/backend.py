@@ -91,6 +91,20 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         model.train(False)
         return model(as_floats(X))
 
+    def sample(self, model: Module, X: np.ndarray) -> np.ndarray:
+        """Return the outputs of the model with dropout on: all of its layers are as in training."""
+        modes = [(layer, layer.training) for layer in (model, *model.layers())]
+        model.train()
+        try:
+            return model(as_floats(X))
+        finally:
+            for layer, mode in modes:
+                layer.training = mode
+
+    def device_of(self, model: Module) -> str:
+        """Return the CPU: there is only one device."""
+        return arrays.cpu()
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:

@@ -97,6 +97,22 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         Y: Tensor = model(_floats(X))
         return Y
 
+    @torch.no_grad()
+    def sample(self, model: Module, X: Tensor) -> Tensor:
+        """Return the outputs of the model with dropout on, without gradients.
+
+        Modules inside it with buffers of their own, such as batch normalisation, are as in evaluation.
+        """
+        modes = [(module, module.training) for module in model.modules()]
+        for module, _ in modes:
+            module.training = module is model or not any(True for _ in module.buffers(recurse=False))
+        try:
+            Y: Tensor = model(_floats(X))
+            return Y
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
