@@ -16,7 +16,7 @@ from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
 from d2ldrop.jax.modules import COLLECTIONS, State, create, in_mode, named, noting_dense
 from d2ldrop.jax.optimizers import at_rate, with_injected_rate
-from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats
+from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats, sampling_of
 from d2ldrop.randomness import Odds
 
 
@@ -86,6 +86,13 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         model.training = False
         return model(*floats([X]))
 
+    def sample(self, model: Module, X: Array) -> Array:
+        """Return the outputs of the model with dropout on, by a new key."""
+        if model._sample is None:
+            model._sample = sampling_of(model)
+        Y: Array = model._sample(model.learned, X, keys.get_key())
+        return Y
+
     def linear_calls(self, model: Module, X: Array) -> list[tuple[Array, Array]]:
         """Return the input and the output of each `nn.Dense` in a call with dropout on, by a new key."""
         learner, rngs = in_mode(model, training=True), {"dropout": keys.get_key()}
@@ -97,7 +104,7 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
 
     def init_state(self, model: Module, seed: int | None) -> State:
         """Put together the optimiser, its memory, and the key from which dropout's keys are made."""
-        model._evaluate = None  # the reader may have changed what it was made from
+        model._evaluate = model._sample = None  # the reader may have changed what they were made from
         variables: Any = model.learned
         optim = model.configure_optimizers()
         key = keys.get_key() if seed is None else jax.random.PRNGKey(seed)

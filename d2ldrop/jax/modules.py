@@ -55,8 +55,9 @@ class FlaxModule(BaseModule, nn.Module):
 
     # without annotations, which would make fields of them
     learned = cast("Variables | None", None)  # the variables, once there are any
-    transient = (*BaseModule.transient, "_evaluate")
+    transient = (*BaseModule.transient, "_evaluate", "_sample")
     _evaluate = cast("Any", None)  # the compiled validation step, once there is one
+    _sample = cast("Any", None)  # the compiled call with dropout on, once there is one
     _dense = cast("tuple[tuple[str, ...], ...]", ())  # paths of the fully connected layers, in order of their calls
 
     @property
@@ -194,9 +195,17 @@ def _callable_unbound(call: Callable[..., Any]) -> Callable[..., Any]:
 def in_mode(model: Any, training: bool) -> Any:
     """Return a copy of the model, without its variables, that trains, or one that does not."""
     copy = model.clone(training=training)
-    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_evaluate")}
+    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_evaluate", "_sample")}
     vars(copy).update({**own, **vars(copy)})
     return copy
+
+
+def by_statistics(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Call a method, which Flax intercepts; batch normalisation as in evaluation, whatever the model's mode."""
+    if not isinstance(context.module, nn.BatchNorm) or context.method_name != "__call__":
+        return method(*args, **kwargs)
+    vars(context.module)["use_running_average"] = None  # it may be said only once, here or in the call
+    return method(args[0], **{**kwargs, "use_running_average": True})
 
 
 def create(model: Any, inputs: Iterable[Array], key: Array) -> Variables:

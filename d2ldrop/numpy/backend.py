@@ -93,6 +93,20 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         model.train(False)
         return model(as_floats(X))
 
+    def sample(self, model: Module, X: np.ndarray) -> np.ndarray:
+        """Return the outputs of the model with dropout on: all of its layers are as in training."""
+        modes = [(layer, layer.training) for layer in (model, *model.layers())]
+        model.train()
+        try:
+            return model(as_floats(X))
+        finally:
+            for layer, mode in modes:
+                layer.training = mode
+
+    def device_of(self, model: Module) -> str:
+        """Return the CPU: there is only one device."""
+        return arrays.cpu()
+
     def linear_calls(self, model: Module, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the input and the output of each `Linear` in a call with dropout on."""
         with noting_calls(layer for layer in model.layers() if isinstance(layer, Linear)) as calls:

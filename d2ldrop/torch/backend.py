@@ -100,6 +100,22 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         Y: Tensor = model(_floats(X))
         return Y
 
+    @torch.no_grad()
+    def sample(self, model: Module, X: Tensor) -> Tensor:
+        """Return the outputs of the model with dropout on, without gradients.
+
+        Modules inside it with buffers of their own, such as batch normalisation, are as in evaluation.
+        """
+        modes = [(module, module.training) for module in model.modules()]
+        for module, _ in modes:
+            module.training = module is model or not any(True for _ in module.buffers(recurse=False))
+        try:
+            Y: Tensor = model(_floats(X))
+            return Y
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
     def linear_calls(self, model: Module, X: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return the input and the output of each `nn.Linear` in a call with dropout on."""
         with noting_calls(layer for layer in model.modules() if isinstance(layer, nn.Linear)) as calls:
