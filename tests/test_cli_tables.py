@@ -93,6 +93,25 @@ def test_a_regression_is_trained_and_predicted_in_its_units(d2l, files, tmp_path
     assert data.preparation.scale.deviation * np.sqrt(2 * loss) == pytest.approx(error, rel=1e-4)
 
 
+def test_rows_are_predicted_under_many_masks(files, tmp_path, capsys):
+    train = ["train", "--backend", "numpy", *QUICK, "--quiet", "--target", "target"]
+    predict = ["predict", "--backend", "numpy", "--samples", "50"]
+    expected = {"wine.csv": {"entropy", "mutual information"}, "diabetes.csv": {"standard deviation"}}
+    for name, columns in expected.items():
+        weights, out = tmp_path / f"{name}.safetensors", tmp_path / name
+        assert run(*train, "--csv", files / name, "--save", weights) == 0
+        assert run(*predict, "--csv", files / name, "--weights", weights, "--out", out) == 0
+        with open(out, newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {key for key in rows[0] if not key.startswith("pr")} == columns
+        assert all(float(row[key]) >= 0 for row in rows for key in columns)
+    shown = capsys.readouterr().out
+    assert float(re.search(r"accuracy ([0-9.]+)", shown).group(1)) > 0.85
+    assert float(re.search(r"RMSE ([0-9.]+)", shown).group(1)) < 70
+    deviations = [float(row["standard deviation"]) for row in rows]
+    assert 1 < np.mean(deviations) < 77  # in the units of the target
+
+
 @pytest.mark.parametrize("name", ["torch", "tf", "jax", "mxnet"])
 def test_other_backends_predict_the_same(name, files, tmp_path, capsys):
     if name not in d2ldrop.available():
