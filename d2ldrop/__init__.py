@@ -31,6 +31,7 @@ from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.history import CSVLog, HistoryLog, JSONLinesLog, TensorBoardLog
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, load_weights, read_weights, save_weights
+from d2ldrop.uncertainty import MCPrediction, MCRegression, mc_predict, predict_proba
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,8 @@ __all__ = [
     "HistoryLog",
     "JSONLinesLog",
     "LRSchedule",
+    "MCPrediction",
+    "MCRegression",
     "MissingPackageError",
     "TensorBoardLog",
     "Trainer",
@@ -70,6 +73,8 @@ __all__ = [
     "input_noise",
     "load_model",
     "load_weights",
+    "mc_predict",
+    "predict_proba",
     "read_weights",
     "register_backend",
     "save_weights",

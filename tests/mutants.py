@@ -26,6 +26,78 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = {
+    "whole floats are targets": Mutant(
+        "data/modules.py",
+        '(y.dtype.kind == "f" and not classes)',
+        'y.dtype.kind == "f"',
+        "test_regression.py::test_targets_and_classes_are_told_apart",
+    ),
+    "targets of shape (N,)": Mutant(
+        "data/modules.py",
+        "y if y.ndim == 2 else y[:, None], np.float32)",
+        "y, np.float32)",
+        "test_regression.py::test_targets_and_classes_are_told_apart",
+    ),
+    "targets set aside in order": Mutant(
+        "data/modules.py",
+        "order, cut = validation_last(strata, shuffle)",
+        "order, cut = np.arange(len(y))",
+        "test_regression.py::test_a_shuffled_fifth_is_set_aside",
+    ),
+    "a classifier is given targets": Mutant(
+        "training/checks.py",
+        'if targets and not is_overridden(model, "loss"):',
+        "if False:",
+        "test_regression.py::test_classifiers_and_regressors_refuse_what_is_for_the_other",
+    ),
+    "columns standardised by all rows": Mutant(
+        "data/csv_data.py",
+        "numbers[name] = Numbers.of(values[train], name)",
+        "numbers[name] = Numbers.of(values, name)",
+        "test_tables.py::test_columns_become_what_scikit_learn_makes_of_them",
+    ),
+    "missing numbers replaced by 0": Mutant(
+        "data/tables.py",
+        "(np.where(np.isnan(values), self.median, values) - self.mean)",
+        "(np.where(np.isnan(values), 0, values) - self.mean)",
+        "test_tables.py::test_missing_values_are_replaced_and_noted",
+    ),
+    "predictions without the mean of the target": Mutant(
+        "data/tables.py",
+        "outputs[:, 0] * self.scale.deviation + self.scale.mean",
+        "outputs[:, 0] * self.scale.deviation",
+        "test_tables.py::test_targets_of_a_regression_are_standardised_and_put_back",
+    ),
+    "integers of loaders stay": Mutant(
+        "data/loaders.py",
+        "yield (*floats, as_labels(labels, self.backend))",
+        "yield (*floats, labels)",
+        "test_loaders.py::test_types_of_numbers_are_those_that_models_take",
+    ),
+    "batches not counted in the first epoch": Mutant(
+        "training/trainer.py",
+        "            self._count_batches(len(steps))\n",
+        "",
+        "test_loaders.py::test_a_loader_without_a_length_is_counted_in_the_first_epoch",
+    ),
+    "iterators as data": Mutant(
+        "data/loaders.py",
+        "if any(isinstance(loader, Iterator) for loader in loaders):",
+        "if False:",
+        "test_loaders.py::test_what_can_be_gone_through_once_is_refused",
+    ),
+    "lines of an earlier training stay": Mutant(
+        "training/history.py",
+        "if trainer.history or not is_stream(self.path):",
+        "if False:",
+        "test_history.py::test_json_lines_are_there_after_each_epoch",
+    ),
+    "epochs twice in TensorBoard": Mutant(
+        "training/history.py",
+        "        self._write(session_log=SessionLog(status=SessionLog.START), step=len(trainer.history) + 1)\n",
+        "",
+        "test_history.py::test_tensorboard_shows_each_epoch_once",
+    ),
     "no shuffling": Mutant(
         "training/trainer.py",
         "self._order().permutation(len(self._train_data[-1]))",
@@ -328,9 +400,9 @@ MUTANTS = {
         "test_optimizers.py::test_a_schedule_sets_the_rate_of_each_epoch_without_compiling_again",
     ),
     "activations are looked at without dropout": Mutant(
-        "training/activations.py",
-        "backend.sample(model, X)",
-        "backend.predict(model, X)",
+        "numpy/backend.py",
+        "            self.sample(model, X)\n        return calls",
+        "            self.predict(model, X)\n        return calls",
         "test_activations.py::test_activations_are_those_that_numpy_computes_from_the_weights",
     ),
     "randomness is not resumed": Mutant(
@@ -463,6 +535,51 @@ MUTANTS = {
         "        X = np.array(X)",
         "test_noise.py::test_arrays_of_other_frameworks_are_refused_by_an_adapter",
         "mxnet",
+    ),
+    "predictions under masks without masks (NumPy)": Mutant(
+        "numpy/backend.py",
+        "        model.train()\n        try:",
+        "        model.train(False)\n        try:",
+        "test_uncertainty.py::test_means_over_masks_are_those_over_all_masks",
+    ),
+    "predictions under masks with the statistics of the batch (PyTorch)": Mutant(
+        "torch/backend.py",
+        "module.training = module is model or not any(True for _ in module.buffers(recurse=False))",
+        "module.training = True",
+        "test_uncertainty.py::test_batch_normalisation_is_as_in_evaluation",
+        "torch",
+    ),
+    "predictions under masks shift those of a training (Keras)": Mutant(
+        "tf/keras_model.py",
+        "            source.state.assign(state)",
+        "            pass",
+        "test_uncertainty.py::test_a_training_goes_on_as_if_nothing_had_been_predicted",
+        "tf",
+    ),
+    "predictions under masks seed MXNet's own generator": Mutant(
+        "mxnet/arrays.py",
+        "    if not _own_unseeded.get():\n        mx.random.seed(seed)",
+        "    mx.random.seed(seed)",
+        "test_uncertainty.py::test_a_training_goes_on_as_if_nothing_had_been_predicted",
+        "mxnet",
+    ),
+    "predictions under masks leave the generator elsewhere": Mutant(
+        "uncertainty.py",
+        "with sharing_masks(None), backend.isolated():",
+        "with sharing_masks(None):",
+        "test_uncertainty.py::test_what_is_drawn_later_does_not_depend_on_it",
+    ),
+    "the calibration error does not weigh the bins": Mutant(
+        "calibration.py",
+        ", weights=counts[filled]",
+        "",
+        "test_calibration.py::test_the_calibration_error_against_a_loop",
+    ),
+    "what is certain is rejected first": Mutant(
+        "calibration.py",
+        "np.unique(uncertainty, return_inverse=True)",
+        "np.unique(-uncertainty, return_inverse=True)",
+        "test_calibration.py::test_the_rejection_curve_against_a_loop",
     ),
 }
 

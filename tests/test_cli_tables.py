@@ -77,7 +77,7 @@ def test_a_regression_is_trained_and_predicted_in_its_units(d2l, files, tmp_path
     shown = capsys.readouterr().out
     assert "target 'target': numbers, a regression" in shown
     assert "epoch 6/6: train_loss 0." in shown
-    error = float(re.search(r"validation RMSE ([0-9.]+), loss", shown).group(1))
+    error = float(re.search(rf"{d2l.name} regressor: validation RMSE ([0-9.]+), loss", shown).group(1))
     assert 40 < error < 70  # 77 is the deviation of the target, 55 the error of a linear model
     assert len(history.read_text().splitlines()) == 6
     predict = ["predict", "--backend", d2l.name, "--weights", weights, "--csv", files / "diabetes.csv"]
@@ -91,6 +91,25 @@ def test_a_regression_is_trained_and_predicted_in_its_units(d2l, files, tmp_path
     trainer = d2ldrop.Trainer(1, progress=False)
     loss = trainer.evaluate(d2ldrop.load_model(weights, d2l.name), data)["val_loss"]
     assert data.preparation.scale.deviation * np.sqrt(2 * loss) == pytest.approx(error, rel=1e-4)
+
+
+def test_rows_are_predicted_under_many_masks(files, tmp_path, capsys):
+    train = ["train", "--backend", "numpy", *QUICK, "--quiet", "--target", "target"]
+    predict = ["predict", "--backend", "numpy", "--samples", "50"]
+    expected = {"wine.csv": {"entropy", "mutual information"}, "diabetes.csv": {"standard deviation"}}
+    for name, columns in expected.items():
+        weights, out = tmp_path / f"{name}.safetensors", tmp_path / name
+        assert run(*train, "--csv", files / name, "--save", weights) == 0
+        assert run(*predict, "--csv", files / name, "--weights", weights, "--out", out) == 0
+        with open(out, newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {key for key in rows[0] if not key.startswith("pr")} == columns
+        assert all(float(row[key]) >= 0 for row in rows for key in columns)
+    shown = capsys.readouterr().out
+    assert float(re.search(r"accuracy ([0-9.]+)", shown).group(1)) > 0.85
+    assert float(re.search(r"RMSE ([0-9.]+)", shown).group(1)) < 70
+    deviations = [float(row["standard deviation"]) for row in rows]
+    assert 1 < np.mean(deviations) < 77  # in the units of the target
 
 
 @pytest.mark.parametrize("name", ["torch", "tf", "jax", "mxnet"])

@@ -66,11 +66,11 @@ class Lines(d2ldrop.Callback):
         self.counts.append(len(text.splitlines()))
 
 
-def test_json_lines_are_there_after_each_epoch(d2l, small, tmp_path):
+def test_json_lines_are_there_after_each_epoch(small, tmp_path):
     path = tmp_path / "h.jsonl"
     path.write_text("of an earlier training\n")
     lines = Lines(path)
-    trainer, _ = fitted(d2l, small, epochs=3, callbacks=[JSONLinesLog(path), lines])
+    trainer, _ = fitted(NUMPY, small, epochs=3, callbacks=[JSONLinesLog(path), lines])
     assert lines.counts == [1, 2, 3]
     assert read(path) == trainer.history
 
@@ -106,8 +106,8 @@ def tensorboard():
     return pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
 
 
-def test_tensorboard_reads_the_scalars_of_each_epoch(tensorboard, d2l, small, tmp_path):
-    trainer, _ = fitted(d2l, small, epochs=2, callbacks=[TensorBoardLog(tmp_path / "runs" / "a")])
+def test_tensorboard_reads_the_scalars_of_each_epoch(tensorboard, small, tmp_path):
+    trainer, _ = fitted(NUMPY, small, epochs=2, callbacks=[TensorBoardLog(tmp_path / "runs" / "a")])
     found = scalars(tmp_path / "runs" / "a")
     assert set(found) == {"train/loss", "train/acc", "val/loss", "val/acc", "seconds", "samples_per_second"}
     for tag in ("train/loss", "val/acc"):

@@ -7,6 +7,7 @@ from sklearn.datasets import load_diabetes
 import d2ldrop
 from d2ldrop import ArrayData, Callback, DataError, EarlyStopping, HistoryLog, Trainer
 
+NUMPY = d2ldrop.backend("numpy")
 WIDTHS = {"num_hiddens": [16], "dropouts": [0.1]}
 
 
@@ -127,24 +128,24 @@ def test_training_learns_and_has_no_accuracy(d2l, diabetes, tmp_path, capsys):
     assert (tmp_path / "h.csv").read_text().startswith("epoch,train_loss,val_loss,seconds")
 
 
-def test_a_pair_of_arrays_is_what_the_model_predicts(d2l, diabetes):
+def test_a_pair_of_arrays_is_what_the_model_predicts(diabetes):
     """Whole numbers, which would be classes, are targets for a regressor."""
     X, y = diabetes
     whole = np.floor(y - y.min())
     assert not ArrayData(X, whole).is_regression
-    trainer = fit(d2l, (X, whole), epochs=1)
+    trainer = fit(NUMPY, (X, whole), epochs=1)
     assert trainer.data.is_regression
 
 
-def test_a_resumed_regression_is_the_same(d2l, diabetes, tmp_path):
-    data = d2l.ArrayData(*diabetes, batch_size=64)
-    whole = fit(d2l, data, epochs=3)
-    fit(d2l, data, epochs=2, callbacks=[d2ldrop.Checkpoint(tmp_path)])
-    model = d2l.DropoutMLPRegressor(num_outputs=1, lr=0.1, **WIDTHS)
+def test_a_resumed_regression_is_the_same(diabetes, tmp_path):
+    data = NUMPY.ArrayData(*diabetes, batch_size=64)
+    whole = fit(NUMPY, data, epochs=3)
+    fit(NUMPY, data, epochs=2, callbacks=[d2ldrop.Checkpoint(tmp_path)])
+    model = NUMPY.DropoutMLPRegressor(num_outputs=1, lr=0.1, **WIDTHS)
     resumed = Trainer(3, seed=0, progress=False, callbacks=[d2ldrop.Checkpoint(tmp_path)])
     resumed.fit(model, data, resume=tmp_path)
-    for name, value in d2l.get_weights(whole.model).items():
-        np.testing.assert_array_equal(d2l.get_weights(model)[name], value)
+    for name, value in NUMPY.get_weights(whole.model).items():
+        np.testing.assert_array_equal(NUMPY.get_weights(model)[name], value)
 
 
 def test_classifiers_and_regressors_refuse_what_is_for_the_other(d2l, small):

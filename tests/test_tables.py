@@ -113,7 +113,8 @@ def test_missing_values_are_replaced_and_noted(table):
         f"column 'a': 5 values are missing; the median, {median:g}, takes their place",
         "column 'b': 5 values are missing; they count as a value of their own",
     ]
-    imputed = data.preparation.numbers["a"].standardised(np.array([np.nan]))
+    known = data.preparation.numbers["a"]
+    imputed = (median - known.mean) / known.deviation
     assert (np.isclose(train[:, 0], imputed) & (train[:, 1] == 1)).sum() >= 3
     assert (train[:, 1:].sum(axis=1) == 1).all()
 
@@ -172,6 +173,7 @@ ROWS = "1,2,p\n2,3,q\n3,4,p\n4,5,q\n5,7,p\n"
 def test_files_of_other_forms_hold_the_same(table, text):
     expected = CSVData(table("a,b,y\n" + ROWS, "plain.csv"), "y")
     data = CSVData(table(text), "y")
+    assert data.notes[1:] == (["columns without a name are left out: 1"] if text.startswith(",") else [])
     order = [[*data.preparation.numbers].index(name) for name in ("a", "b")]
     np.testing.assert_array_equal(data.split(True).X[:, order], expected.split(True).X)
     assert data.class_names == expected.class_names == ["p", "q"]
@@ -210,8 +212,9 @@ def test_cells_may_hold_anything_in_quotes(table):
         ("a,y\n1,p\n2,q\n", {"task": "regression"}, "numbers in column 'y'. Received 'p' in row 1"),
         ("a,y\n1,p\n2,q\n", {"task": "ranking"}, "task to be"),
         ("a,y\n1,p\n2,q\n", {"batch_size": 0}, "batch_size"),
-        ("a,y\n1,p\ninf,q\n" * 5, {}, "numbers below 1e100 in column 'a'|to be a CSV file"),
-        ("a,y\n1,p\n1e300,q\n3,q\n4,q\n5,q\n", {}, "numbers below 1e100 in column 'a'. Received: 1e\\+300|finite"),
+        ("a,y\n" + "1,p\ninf,q\n" * 5, {}, "numbers below 1e100 in column 'a'. Received: inf"),
+        ("a,y\n" + "1,p\n1e300,q\n" * 5, {}, "numbers below 1e100 in column 'a'. Received: 1e\\+300"),
+        ("a,y\n" + "1,p\n2,q\n" * 5 + "1e300,p\n", {}, "column 'a'"),
         (b"\xff\xfea\x00,\x00y\x00", {}, "in UTF-8"),
         ("a,y\n1,é\n".encode("latin-1"), {}, "in UTF-8"),
         (b"PK\x03\x04\x00\x00\x00\xff", {}, "in UTF-8"),
@@ -282,7 +285,8 @@ def test_a_description_that_is_not_one_is_refused(table, wine):
             TablePreparation.from_json(wrong)
 
 
-def test_a_table_is_learnt(d2l, table, wine):
+def test_a_table_is_learnt(table, wine):
+    d2l = d2ldrop.backend("numpy")
     data = CSVData(table(wine), "target")
     model = d2l.DropoutMLP(num_outputs=3, num_hiddens_1=16, num_hiddens_2=16, dropout_1=0.1, dropout_2=0.1, lr=0.2)
     trainer = Trainer(8, seed=0, progress=False)

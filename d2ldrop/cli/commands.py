@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from d2ldrop.benchmarks import bench as bench_module
+from d2ldrop.calibration import expected_calibration_error
 from d2ldrop.cli.arguments import MODELS
 from d2ldrop.cli.running import Report, Stopped, signals_raise, signals_wait
 from d2ldrop.cli.tables import csv_data, metadata, predict_rows, score
 from d2ldrop.data import Digits, FashionMNIST, ImageData
 from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
 from d2ldrop.files import replacing
+from d2ldrop.plots.uncertainty import show_uncertain
 from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
 from d2ldrop.training.callbacks import Callback, Training
@@ -30,6 +32,7 @@ from d2ldrop.training.optimizers import LEARNING_RATES
 from d2ldrop.training.progress import in_terminal
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
+from d2ldrop.uncertainty import MCPrediction, mc_predict
 
 DATA = {"fashion-mnist": FashionMNIST, "digits": Digits}
 BATCH_SIZES = {"fashion-mnist": 256, "digits": 16}  # 256 would leave the digits, 1,437 of them, too few steps
@@ -81,9 +84,9 @@ def train(args: argparse.Namespace) -> None:
 
 def write(args: argparse.Namespace, model: Any, trainer: Trainer, name: str, report: Report) -> list[str]:
     """Write weights, plot and history, each whether or not the others can be written; return what went wrong."""
-    row = trainer.history[-1]
+    row, kind = trainer.history[-1], "regressor" if model.is_regression else args.model
     report(
-        f"{args.backend} {args.model}: validation {score(row, trainer.data)}, loss {row['val_loss']:.4f}, "
+        f"{args.backend} {kind}: validation {score(row, trainer.data)}, loss {row['val_loss']:.4f}, "
         f"after {row['epoch']} epochs of {np.median([row['seconds'] for row in trainer.history]):.2f} s"
     )
     outputs: dict[str, tuple[Path | None, Callable[[Path], None]]] = {
@@ -121,8 +124,18 @@ def predict(args: argparse.Namespace) -> None:
     row = trainer.evaluate(model, data)
     kind = type(model).__name__
     print(f"{args.backend} {kind} on {name}: accuracy {row['val_acc']:.4f}, loss {row['val_loss']:.4f}")
+    sampled = mc_predict(model, X, args.samples, args.seed) if args.samples else None
+    if isinstance(sampled, MCPrediction):
+        P = sampled.probabilities
+        print(
+            f"mean of {args.samples} masks: accuracy {(P.argmax(axis=1) == y).mean():.4f}, "
+            f"entropy {sampled.entropy.mean():.4f}, calibration error {expected_calibration_error(P, y):.4f}"
+        )
     if args.plot:
-        save_predictions(data, X, y, trainer.predict(X[:24], model), args.plot)
+        if isinstance(sampled, MCPrediction):
+            save_uncertain(data, X, y, sampled, args.plot)
+        else:
+            save_predictions(data, X, y, trainer.predict(X[:24], model), args.plot)
         print(f"plot: {args.plot}")
 
 
@@ -229,6 +242,17 @@ def save_predictions(data: ImageData, X: np.ndarray, y: np.ndarray, logits: np.n
     axes = data.visualize((X[:shown], y[:shown]), nrows=3, ncols=8, labels=names)
     for axis, right in zip(axes, guessed == y[:shown], strict=True):
         axis.title.set_color("black" if right else "red")
-    axes[0].figure.suptitle("true label above, predicted label below; red: wrong", fontsize="small")
+    save_figure(axes[0].figure, "true label above, predicted label below; red: wrong", path)
+
+
+def save_uncertain(data: ImageData, X: np.ndarray, y: np.ndarray, sampled: MCPrediction, path: Path) -> None:
+    """Draw the most uncertain images, each below its true label, the predicted one, and the predictive entropy."""
+    axes = show_uncertain(X, y, sampled.probabilities, sampled.entropy, data.class_names, num_rows=3, num_cols=8)
+    save_figure(axes[0].figure, "true label, predicted label, predictive entropy; red: wrong", path)
+
+
+def save_figure(figure: Any, title: str, path: Path) -> None:
+    """Write a figure under a title."""
+    figure.suptitle(title, fontsize="small")
     with replacing(path) as temporary:
-        axes[0].figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150)

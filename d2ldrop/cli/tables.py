@@ -17,6 +17,7 @@ from d2ldrop.errors import WeightsError
 from d2ldrop.files import replacing
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model
+from d2ldrop.uncertainty import MCPrediction, mc_predict, softmax
 
 SHOWN = 10
 """How many predictions are printed."""
@@ -57,19 +58,37 @@ def predict_rows(args: argparse.Namespace, num_gpus: int, table: Any) -> None:
     prepared, frame = TablePreparation.from_json(table), read_table(args.csv, args.sep)
     X = prepared.inputs(frame)
     model = load_model(args.weights, args.backend, kind=MODELS.get(args.model), X=X[:1])
-    outputs = Trainer(1, num_gpus, progress=False).predict(X, model)
+    outputs, columns = _predicted(args, num_gpus, model, prepared, X)
     if outputs.shape[1] != (len(prepared.classes) or 1):
         raise WeightsError(f"Expected an output for each class in {args.weights}. Received: {outputs.shape[1]}")
     guesses = prepared.predictions(outputs)
     print(f"{args.backend} {type(model).__name__} on {args.csv.name}: {_summary(prepared, frame, guesses)}")
     if args.out:
-        _write(args.out, prepared, guesses, outputs)
+        _write(args.out, guesses, columns)
         print(f"predictions: {args.out}")
         return
     for k, guess in enumerate(guesses[:SHOWN], start=1):
         print(f"row {k}: {guess if prepared.classes else format(guess, '.6g')}")
     if len(guesses) > SHOWN:
         print(f"and {len(guesses) - SHOWN} more, which --out FILE writes")
+
+
+def _predicted(
+    args: argparse.Namespace, num_gpus: int, model: Any, prepared: TablePreparation, X: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the outputs for each row, and what else can be said of it by the name of a column, for all rows."""
+    names = [f"probability of {name}" for name in prepared.classes]
+    if not args.samples:
+        outputs = Trainer(1, num_gpus, progress=False).predict(X, model)
+        return outputs, dict(zip(names, softmax(outputs).T, strict=False))
+    sampled = mc_predict(model, X, args.samples, args.seed)
+    if isinstance(sampled, MCPrediction):
+        P, unsure = (
+            sampled.probabilities,
+            {"entropy": sampled.entropy, "mutual information": sampled.mutual_information},
+        )
+        return P, dict(zip(names, P.T, strict=False)) | unsure
+    return sampled.mean, {"standard deviation": sampled.std[:, 0] * prepared.scale.deviation}
 
 
 def _summary(prepared: TablePreparation, frame: Frame, guesses: np.ndarray) -> str:
@@ -88,12 +107,9 @@ def _summary(prepared: TablePreparation, frame: Frame, guesses: np.ndarray) -> s
     return f"{summary}; RMSE {math.sqrt(np.mean(errors**2)):.5g}"
 
 
-def _write(path: Path, prepared: TablePreparation, guesses: np.ndarray, outputs: np.ndarray) -> None:
-    """Write a row per prediction: the class with the probabilities of all classes, or the number."""
-    from scipy.special import softmax
-
+def _write(path: Path, guesses: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+    """Write a row per prediction, with what else can be said of it."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["prediction", *(f"probability of {name}" for name in prepared.classes)])
-        probabilities = softmax(outputs, axis=1) if prepared.classes else outputs[:, :0]
-        writer.writerows([guess, *row] for guess, row in zip(guesses, probabilities.tolist(), strict=True))
+        writer.writerow(["prediction", *columns])
+        writer.writerows(zip(guesses, *(column.tolist() for column in columns.values()), strict=True))

@@ -1,9 +1,10 @@
-"""Data sets in memory: Fashion-MNIST, scikit-learn's digits, arrays and tables of your own, and loaders."""
+"""Data sets in memory: Fashion-MNIST, scikit-learn's digits, your own arrays and tables; loaders; foreign images."""
 
 from d2ldrop.data.binding import data_classes
 from d2ldrop.data.csv_data import CSVData
 from d2ldrop.data.digits import Digits
 from d2ldrop.data.fashion_mnist import FashionMNIST
+from d2ldrop.data.foreign import foreign_images
 from d2ldrop.data.idx import read_idx
 from d2ldrop.data.loaders import batches_in, loader_data
 from d2ldrop.data.modules import (
@@ -35,6 +36,7 @@ __all__ = [
     "batches_in",
     "data_classes",
     "divided",
+    "foreign_images",
     "loader_data",
     "on_host",
     "read_idx",

@@ -69,7 +69,8 @@ class CSVData(ArrayData):
         self.save_hyperparameters()
         if task not in ("auto", "classification", "regression"):
             raise ArgumentError(f'Expected task to be "auto", "classification" or "regression". Received: {task!r}')
-        frame = _columns(read_table(path, sep), target, ignore, path)
+        whole = read_table(path, sep)
+        frame = _columns(whole, target, ignore, path)
         classes = _classes(frame, target, task)
         y = np.unique(as_classes(frame[target]), return_inverse=True)[1] if classes else numbers_of(frame, target)
         train, val = divided(y)
@@ -78,7 +79,8 @@ class CSVData(ArrayData):
         if batch_size is None:
             batch_size = min(256, max(16, len(train) // 100))
         self._fill(Split(X[train], y[train]), Split(X[val], y[val]), batch_size, classes or None)
-        self.notes = [*self._summary(frame, path), *_missing(frame, self.preparation)]
+        nameless = [f"columns without a name are left out: {count}"] if (count := sum(whole.columns == "")) else []
+        self.notes = [*self._summary(frame, path), *nameless, *_missing(frame, self.preparation)]
 
     def _summary(self, frame: Frame, path: str | os.PathLike[str]) -> list[str]:
         """Return what the table is, in a line or two."""

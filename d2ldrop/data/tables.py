@@ -81,7 +81,7 @@ def as_classes(column: Column) -> np.ndarray:
     numbers, wrong = as_numbers(column)
     if not len(wrong) and np.all(np.isfinite(numbers) & (numbers == np.floor(numbers))):
         return np.array([str(int(number)) for number in numbers], object)
-    return column.to_numpy(object)
+    return np.asarray(column, object)
 
 
 def numbers_of(frame: Frame, name: str) -> np.ndarray:
@@ -169,7 +169,8 @@ class TablePreparation:
             )
             encoder.fit(np.array([[values[0] for values in self.texts.values()]], object))
             parts.append(encoder.transform(frame[list(self.texts)].astype(object).fillna("").to_numpy(object)))
-        X = np.hstack(parts).astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes inf
+            X = np.hstack(parts).astype(np.float32)
         if not np.isfinite(X).all():
             k, j = np.argwhere(~np.isfinite(X))[0]
             raise DataError(
@@ -187,8 +188,8 @@ class TablePreparation:
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         """Return what outputs (N, number of outputs) mean: names of classes, or numbers in the units of the target."""
         if self.classes:
-            return np.array(self.classes, object)[outputs.argmax(axis=1)]
-        return outputs[:, 0].astype(np.float64) * self.scale.deviation + self.scale.mean
+            return np.asarray(np.array(self.classes, object)[outputs.argmax(axis=1)])
+        return np.asarray(outputs[:, 0] * self.scale.deviation + self.scale.mean, np.float64)
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it, for the metadata of weights."""

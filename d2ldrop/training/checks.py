@@ -42,19 +42,15 @@ def gpus(backend: AnyBackend, device: Any) -> int:
     return min(count, 1)
 
 
-def is_regressor(model: Any) -> bool:
-    """Return True if a model says that it predicts numbers, and not classes."""
-    return bool(getattr(model, "is_regression", False))
-
-
-def checked_data(data: Any, model: Any, evaluating: bool = False) -> DataModule:
+def checked_data(data: Any, model: BaseModule, evaluating: bool = False) -> DataModule:
     """Return the data module, or one that is made for a model, of arrays (X, y), of a loader, or of a pair of them."""
     if isinstance(data, DataModule):
         return data
     if (loaded := loader_data(data, model.backend_name, evaluating)) is not None:
         return loaded
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return ArrayData(*data, regression=True if is_regressor(model) else None)
+        X, y = data
+        return ArrayData(X, y, regression=model.is_regression or None)
     if isinstance(data, type) and issubclass(data, DataModule):
         raise ArgumentError(f"Expected data. Received the class {data.__name__}: write {data.__name__}(...).")
     raise ArgumentError(
@@ -97,7 +93,7 @@ def _check_outputs(model: Any, y: np.ndarray) -> None:
     """Check labels on the host, see `check_labels`; what a model of the reader's own makes of them is not known."""
     outputs = getattr(model, "num_outputs", None)
     targets, name = y.dtype.kind == "f", type(model).__name__
-    if is_regressor(model):
+    if model.is_regression:
         if not targets:
             raise DataError(
                 f"Expected floating-point targets for the regressor {name}. Received classes, {y.dtype}: "
