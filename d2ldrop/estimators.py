@@ -86,7 +86,7 @@ class _DropoutEstimator(BaseEstimator):
 
     def _checked(self, X: Any, **options: Any) -> Any:
         """Return samples, checked, as float32; with `y` among the options, samples and targets."""
-        with np.errstate(over="ignore"):  # numbers that are too large become inf, which is refused
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are too large become inf, which is refused
             return validate_data(self, X, dtype=np.float32, **options)
 
     def _new_model(self, num_outputs: int, **hparams: Any) -> Any:
@@ -327,8 +327,10 @@ class DropoutClassifier(ClassifierMixin, _DropoutEstimator):
 
     def _new_classifier(self, y: np.ndarray) -> Any:
         """Return a new network for the classes, with their weights."""
-        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        return self._new_model(len(self.classes_), class_weights=weights.tolist())
+        weights = None
+        if self.class_weight is not None:
+            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        return self._new_model(len(self.classes_), class_weights=weights)
 
 
 class DropoutRegressor(RegressorMixin, _DropoutEstimator):
@@ -388,9 +390,9 @@ class DropoutRegressor(RegressorMixin, _DropoutEstimator):
     def _with_targets(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return samples and targets, checked, as float32."""
         X, y = self._checked(X, y=y, reset=reset, multi_output=True, y_numeric=True)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             y = np.asarray(y, np.float32)
-        assert_all_finite(y, input_name="y")
+            assert_all_finite(y, input_name="y")
         return X, y
 
     def _new_regressor(self, y: np.ndarray) -> Any:
