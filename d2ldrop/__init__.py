@@ -13,6 +13,7 @@ from d2ldrop.errors import (
     DataError,
     DataNotFoundError,
     DivergedError,
+    StudyError,
     UsageError,
     WeightsError,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "FashionMNIST",
+    "StudyError",
     "Trainer",
     "UsageError",
     "WeightsError",
