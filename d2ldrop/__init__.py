@@ -25,14 +25,17 @@ from d2ldrop.noise import (
     input_noise,
 )
 from d2ldrop.registry import available, backend, dropout_layer, register_backend
-from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping
+from d2ldrop.training.activations import ActivationStats
+from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping, LRSchedule
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, load_weights, read_weights, save_weights
+from d2ldrop.uncertainty import MCPrediction, MCRegression, mc_predict, predict_proba
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationStats",
     "ArgumentError",
     "ArgumentTypeError",
     "ArrayData",
@@ -48,6 +51,9 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "FashionMNIST",
+    "LRSchedule",
+    "MCPrediction",
+    "MCRegression",
     "StudyError",
     "Trainer",
     "UsageError",
@@ -62,6 +68,8 @@ __all__ = [
     "input_noise",
     "load_model",
     "load_weights",
+    "mc_predict",
+    "predict_proba",
     "read_weights",
     "register_backend",
     "save_weights",

@@ -44,7 +44,7 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
     """The name under which the backend is registered."""
 
     models: Mapping[str, type[ModelT]]
-    """The chapter's models by the names of their classes: `DropoutMLPScratch`, `DropoutMLP`, `SoftmaxRegression`."""
+    """The chapter's models, and one for regression, by the names of their classes, such as `DropoutMLPScratch`."""
 
     channels_last: bool = False
     """Whether images are (N, H, W, C), as opposed to (N, C, H, W)."""
@@ -157,6 +157,11 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         total: ArrayT = X.sum(axis)  # type: ignore[attr-defined]
         return total
 
+    def entries(self, table: Sequence[float], indices: ArrayT, like: ArrayT) -> ArrayT:
+        """Return the numbers of a table at indices (N,), in the dtype and on the device of another array."""
+        found: ArrayT = self.array(np.asarray(table, like.dtype))[indices]  # type: ignore[arg-type, attr-defined, index]
+        return found
+
     def dtype_like(self, Y: ArrayT, X: ArrayT) -> ArrayT:
         """Return the result of arithmetic on `X` and Python's numbers in the dtype of `X`, which it mostly has."""
         return Y
@@ -210,7 +215,7 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
             If the model was never called, and has none yet.
         """
         if not self.is_built(model):
-            raise _never_called(model)
+            raise never_called(model)
         parameters = self.parameters(model).items()
         return {
             name: np.array(self.numpy(value).T if transposed else self.numpy(value), order="C")
@@ -243,11 +248,11 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """Create the parameters of a model whose first layer is `lin1`, as far as its weights tell."""
         first = np.shape(weights["lin1.weight"]) if "lin1.weight" in weights else ()
         if len(first) != 2 or any(np.ndim(value) > 2 for value in weights.values()):  # convolutions, say
-            raise _never_called(model)
+            raise never_called(model)
         try:
             self.build(model, (np.zeros((1, first[1]), np.float32),), self.cpu())
         except Exception as error:  # whatever the reader's layers say of these inputs
-            raise _never_called(model) from error
+            raise never_called(model) from error
 
     def sublayers(self, net: Any) -> Iterable[Any]:
         """Return the layers of a sequential network, in order."""
@@ -257,6 +262,24 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
     @abstractmethod
     def predict(self, model: ModelT, X: ArrayT) -> ArrayT:
         """Return the outputs of a built model, without dropout, gradients, or draws from any generator."""
+
+    @abstractmethod
+    def sample(self, model: ModelT, X: ArrayT) -> ArrayT:
+        """Return the outputs of one call of a built model with dropout on, without gradients.
+
+        Each row draws its own masks, from the generators that `seed` seeds. Layers that keep statistics, as for batch
+        normalisation, are as in evaluation. Nothing of the model changes, nor of a training that goes on.
+        """
+
+    @abstractmethod
+    def linear_calls(self, model: ModelT, X: ArrayT) -> list[tuple[ArrayT, ArrayT]]:
+        """Return the input and the output of each fully connected layer in a call with dropout on, as by `sample`."""
+
+    def device_of(self, model: ModelT) -> DeviceT:
+        """Return the device on which a built model is; the CPU if it has no parameters."""
+        values: list[Any] = [parameter.value for parameter in self.parameters(model).values()]
+        device: DeviceT = values[0].device if values else self.cpu()
+        return device
 
     # Training
 
@@ -284,11 +307,21 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         What the optimiser makes at its first step, and has not yet, is made.
         """
         for name, owner, key, value in _kept(vars(state.optim), self.is_array):
-            if self.is_array(value):
-                owner[key] = self.array(arrays[name])
+            if self.is_array(value) or (arrays[name].ndim and not isinstance(value, np.ndarray)):
+                owner[key] = self.array(arrays[name])  # a number may have become one in the first step
             else:
                 owner[key] = arrays[name] if isinstance(value, np.ndarray) else type(value)(arrays[name])
         return state
+
+    @abstractmethod
+    def set_lr(self, state: Any, lr: float) -> Any:
+        """Return the state with another learning rate, which stays until the next one.
+
+        Raises
+        ------
+        UsageError
+            If the optimiser has no rate that can be set, or takes it from a schedule of the framework.
+        """
 
     def reseed(self, state: Any, seed: int) -> None:
         """Begin anew, from `seed`, what a training draws inside `isolated`."""
@@ -405,7 +438,7 @@ def _refuse(what: str, differences: list[str]) -> None:
         raise WeightsError(f"Expected weights of the model's {what}. {'; '.join(differences[:10])}{more}")
 
 
-def _never_called(model: Any) -> UsageError:
+def never_called(model: Any) -> UsageError:
     """Return the error for a model whose parameters are missing."""
     return UsageError(
         f"Expected a model that has its parameters. Received: {type(model).__name__}, which was never called. "

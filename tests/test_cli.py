@@ -96,7 +96,17 @@ def test_compare_shares_masks_on_request(d2l, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "option",
-    ["--lr 0.01", "--dropout-1 0.1", "--dropout-2 0.1", "--batch-size 64", "--seed 1", "--model concise"],
+    [
+        "--lr 0.01",
+        "--dropout-1 0.1",
+        "--dropout-2 0.1",
+        "--batch-size 64",
+        "--seed 1",
+        "--model concise",
+        "--optimizer adam",
+        "--weight-decay 0.1",
+        "--momentum 0.9",
+    ],
 )
 def test_compare_takes_the_options_of_training(option, tmp_path, monkeypatch):
     fixed = ("--backend", "numpy", *([] if "--model" in option else ["--model", "scratch"]))
@@ -110,7 +120,19 @@ def test_compare_takes_the_options_of_training(option, tmp_path, monkeypatch):
         assert changed.losses[-1] != plain.losses[-1]
 
 
-@pytest.mark.parametrize("option", ["--lr 0.01", "--dropout-1 0.1", "--dropout-2 0.1", "--batch-size 32", "--seed 1"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--lr 0.01",
+        "--dropout-1 0.1",
+        "--dropout-2 0.1",
+        "--batch-size 32",
+        "--seed 1",
+        "--optimizer adamw",
+        "--weight-decay 0.1",
+        "--momentum 0.5",
+    ],
+)
 def test_train_takes_its_options(option, tmp_path):
     losses = []
     for words in ([], option.split()):
@@ -120,6 +142,17 @@ def test_train_takes_its_options(option, tmp_path):
         with open(path, newline="") as file:
             losses.append(next(csv.DictReader(file))["train_loss"])
     assert losses[0] != losses[1]
+
+
+def test_the_learning_rate_depends_on_the_optimizer_if_none_is_given(tmp_path, capsys):
+    def settings(*words):
+        return commands.optimizer(cli.parser().parse_args(["train", *words]))
+
+    assert settings() == {"lr": 0.1, "optimizer": "sgd", "weight_decay": 0.0, "momentum": 0.0}
+    assert [settings("--optimizer", name)["lr"] for name in ("adam", "adamw")] == [0.001, 0.001]
+    assert settings("--optimizer", "adam", "--lr", "0.1")["lr"] == 0.1
+    assert run("train", "--backend", "numpy", *QUICK, "--optimizer", "adam", "--momentum", "0.9") == 1
+    assert "Expected momentum to be 0 with the optimizer adam. Received: 0.9" in capsys.readouterr().err
 
 
 def test_compare_prints_a_table_and_draws_a_plot(tmp_path, capsys):

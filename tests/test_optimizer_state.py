@@ -121,3 +121,28 @@ def test_the_state_of_an_optimizer_by_hand_is_in_its_attributes(d2l, samples):
     assert state.optim.memory["steps"] == 8
     for name, value in d2l.backend.optimizer_state(state).items():
         np.testing.assert_array_equal(value, changed[name])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_training_goes_on_from_the_state_of_each_optimizer_of_ours(d2l, optimizer):
+    backend = d2l.backend
+    settings = {"optimizer": optimizer, "weight_decay": 0.01, "momentum": 0.9 if optimizer == "sgd" else 0.0}
+    X, y = d2l.Digits().split(True, d2l.channels_last)
+    data = backend.place([X.astype(np.float32) / 255, y.astype(backend.label_dtype)], d2l.cpu())
+
+    def started():
+        model = d2l.SoftmaxRegression(num_outputs=10, lr=0.01, **settings)
+        backend.build(model, (data[0][:2],), d2l.cpu())
+        return model, backend.init_state(model, 0)
+
+    (model, state), (other, fresh) = started(), started()
+    state = trained(d2l, backend.set_lr(state, 0.02), data, range(3))
+    d2l.set_weights(other, d2l.get_weights(model))
+    fresh = backend.set_optimizer_state(fresh, backend.optimizer_state(state))
+    without = d2l.get_weights(other)
+    for each in (state, fresh):
+        trained(d2l, each, data, range(3, 6))
+    expected = d2l.get_weights(model)
+    for name, value in d2l.get_weights(other).items():
+        assert value.tobytes() == expected[name].tobytes()
+        assert (value != without[name]).any()

@@ -27,6 +27,11 @@ def positive(text: str) -> float:
     return _number(text, lambda value: 0 < value < float("inf"), "a positive number")
 
 
+def not_negative(text: str) -> float:
+    """Read a number of at least 0."""
+    return _number(text, lambda value: 0 <= value < float("inf"), "a number of at least 0")
+
+
 def probability(text: str) -> float:
     """Read a number in [0, 1]."""
     return _number(text, lambda value: 0 <= value <= 1, "a number in [0, 1]")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from d2ldrop.benchmarks import bench as bench_module
-from d2ldrop.cli.arguments import count, positive, probability, whole, writable
+from d2ldrop.cli.arguments import count, not_negative, positive, probability, whole, writable
 from d2ldrop.cli.commands import MODELS, bench, compare, info, predict, train
 from d2ldrop.cli.exercises import exercise
 from d2ldrop.errors import D2LDropError
@@ -18,6 +18,7 @@ from d2ldrop.registry import available, canonical, registered
 from d2ldrop.studies.clusters import ENGINES
 from d2ldrop.studies.exercises import EXERCISES, QUICK_SEEDS, SEEDS
 from d2ldrop.studies.training import DATA
+from d2ldrop.training.optimizers import LEARNING_RATES
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +70,10 @@ PICTURES = (".png", ".svg", ".pdf")
 def add_hyperparameters(add: Callable[..., Any]) -> None:
     """Add the options that say how the chapter's models are trained."""
     add("--batch-size", type=count, help="samples per step; 256, or 16 for digits, if not given")
-    add("--lr", type=positive, default=0.1, help="learning rate")
+    add("--optimizer", choices=LEARNING_RATES, default="sgd", help="the framework's own optimiser of that name")
+    add("--lr", type=positive, help="learning rate; 0.1, or 0.001 for adam and adamw, if not given")
+    add("--weight-decay", type=not_negative, default=0.0, help="added to gradients times the weights; adamw: decoupled")
+    add("--momentum", type=probability, default=0.0, help="of sgd")
     add("--dropout-1", type=probability, default=0.5, help="probability of dropping, first hidden layer")
     add("--dropout-2", type=probability, default=0.5, help="probability of dropping, second hidden layer")
 
@@ -114,7 +118,14 @@ def parser() -> argparse.ArgumentParser:
     add("--model", choices=MODELS, help="instead of the model that was trained")
     add("--data", choices=DATA, help="instead of the data it was trained on")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
-    add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw images with true and predicted labels")
+    add("--samples", type=count, metavar="N", help="predict with dropout on, and average over N masks for each image")
+    add("--seed", type=whole, default=0, help="what these masks are drawn from")
+    add(
+        "--plot",
+        type=writable(*PICTURES),
+        metavar="FILE",
+        help="draw images with true and predicted labels; with --samples, those that are most uncertain",
+    )
 
     compare_parser = command("compare", compare, "Train in several backends, and print a table of the results.")
     add = compare_parser.add_argument

@@ -14,8 +14,9 @@ from d2ldrop.errors import UsageError
 from d2ldrop.jax import arrays, keys, lesson, masks, steps
 from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
-from d2ldrop.jax.modules import COLLECTIONS, State, create, named
-from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats
+from d2ldrop.jax.modules import COLLECTIONS, State, create, in_mode, named, noting_dense
+from d2ldrop.jax.optimizers import at_rate, with_injected_rate
+from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats, sampling_of
 from d2ldrop.randomness import Odds
 
 
@@ -28,7 +29,7 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
     name = "jax"
     channels_last = True
     takes_keys = True
-    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
 
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
@@ -85,11 +86,25 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         model.training = False
         return model(*floats([X]))
 
+    def sample(self, model: Module, X: Array) -> Array:
+        """Return the outputs of the model with dropout on, by a new key."""
+        if model._sample is None:
+            model._sample = sampling_of(model)
+        Y: Array = model._sample(model.learned, X, keys.get_key())
+        return Y
+
+    def linear_calls(self, model: Module, X: Array) -> list[tuple[Array, Array]]:
+        """Return the input and the output of each `nn.Dense` in a call with dropout on, by a new key."""
+        learner, rngs = in_mode(model, training=True), {"dropout": keys.get_key()}
+        with noting_dense() as calls:  # it is not compiled, so that arrays can be noted
+            learner.apply(model.learned, *floats([X]), rngs=rngs, mutable=["batch_stats"])
+        return [(inputs, outputs) for _, inputs, outputs in calls]
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
         """Put together the optimiser, its memory, and the key from which dropout's keys are made."""
-        model._evaluate = None  # the reader may have changed what it was made from
+        model._evaluate = model._sample = None  # the reader may have changed what they were made from
         variables: Any = model.learned
         optim = model.configure_optimizers()
         key = keys.get_key() if seed is None else jax.random.PRNGKey(seed)
@@ -100,9 +115,13 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         return state
 
     def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
-        """Return copies of the optimiser's memory, by numbers, of the count of steps, and of the key of the masks."""
+        """Return copies of the optimiser's memory, by numbers, of the count of steps, and of the key of the masks.
+
+        A learning rate that was set is there as well.
+        """
         leaves = {str(k): np.array(leaf) for k, leaf in enumerate(jax.tree.leaves(state.opt_state))}
-        return {"step": np.array(state.step), "key": np.array(state.dropout_rng), **leaves}
+        rate = {} if state.rate is None else {"rate": np.array(state.rate)}
+        return {"step": np.array(state.step), "key": np.array(state.dropout_rng), **rate, **leaves}
 
     def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
         """Return the state with what `optimizer_state` returned."""
@@ -112,7 +131,15 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
             jax.device_put(arrays[name], jnp.asarray(value).device)
             for name, value in (("step", state.step), ("key", state.dropout_rng))
         )
-        return state.replace(opt_state=jax.tree.unflatten(structure, placed), step=step, dropout_rng=key)
+        state = state.replace(opt_state=jax.tree.unflatten(structure, placed), step=step, dropout_rng=key)
+        return self.set_lr(state, float(arrays["rate"])) if "rate" in arrays else state
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Return the state with another learning rate, an argument of the compiled step from now on."""
+        if (memory := with_injected_rate(state.opt_state, lr)) is not None:
+            return state.replace(opt_state=memory)
+        rate = jax.device_put(jnp.asarray(lr), jnp.asarray(state.step).device)
+        return state.replace(tx=at_rate(state.tx, lr), rate=rate)
 
     def train_step(self, state: State, batch: Batch, clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""

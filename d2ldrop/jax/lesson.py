@@ -16,8 +16,10 @@ from jax import numpy as jnp
 from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.jax.masks import draw_mask, masked, real_floats
-from d2ldrop.jax.modules import FlaxClassifier, FlaxModule, State, outputs
+from d2ldrop.jax.modules import FlaxClassifier, FlaxMLP, FlaxModule, Options, State, outputs
+from d2ldrop.jax.optimizers import optimizer_for
 from d2ldrop.randomness import odds
+from d2ldrop.training.module import BaseRegressor
 
 # Dropout
 
@@ -84,7 +86,7 @@ class Module(FlaxModule):
 
 
 class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(  # type: ignore[override]
         self, params: Any, X: tuple[Array, ...], Y: Array, state: State, averaged: bool = True
@@ -95,6 +97,8 @@ class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
         """
         Y_hat, changed = outputs(params, X, state)
         losses = optax.softmax_cross_entropy_with_integer_labels(Y_hat.reshape(-1, Y_hat.shape[-1]), Y.reshape(-1))
+        if self.has_class_weights:
+            losses = self.weighted(losses, Y.reshape(-1), averaged)
         return (losses.mean() if averaged else losses), {"logits": Y_hat, **changed}
 
     def accuracy(self, Y_hat: Array, Y: Array, averaged: bool = True) -> Array:
@@ -103,8 +107,22 @@ class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
         return hits.mean() if averaged else hits
 
     def configure_optimizers(self) -> optax.GradientTransformation:
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return optax.sgd(self.lr)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
+
+
+class Regressor(Module, BaseRegressor):
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
+
+    configure_optimizers = Classifier.configure_optimizers
+
+    def loss(  # type: ignore[override]
+        self, params: Any, X: tuple[Array, ...], Y: Array, state: State, averaged: bool = True
+    ) -> tuple[Array, dict[str, Any]]:
+        """Return (outputs - Y)^2 / 2, its mean, or the mean over outputs per sample, and a dictionary of the rest."""
+        Y_hat, changed = outputs(params, X, state)
+        losses = ((Y_hat - Y.reshape(Y_hat.shape)) ** 2 / 2).mean(axis=1)
+        return (losses.mean() if averaged else losses), changed
 
 
 class SGD(HyperParameters):
@@ -122,7 +140,7 @@ class SGD(HyperParameters):
         return jax.tree.map(lambda grad: -self.lr * grad, grads), state
 
 
-class SoftmaxRegression(Classifier):
+class SoftmaxRegression(Options, Classifier):  # type: ignore[misc]
     """The linear baseline: one affine layer."""
 
     num_outputs: int
@@ -135,64 +153,41 @@ class SoftmaxRegression(Classifier):
         return nn.Dense(self.num_outputs)(X.reshape(X.shape[0], -1))
 
 
-class DropoutMLPScratch(Classifier):
-    """Two hidden layers, with `dropout_layer` after each activation while training.
+class DropoutMLPScratch(FlaxMLP, Classifier):  # type: ignore[misc]
+    """Hidden layers, with `dropout_layer` after each activation while training.
 
-    Parameters
-    ----------
-    num_outputs, num_hiddens_1, num_hiddens_2
-        Widths of the layers.
-    dropout_1, dropout_2
-        Probabilities of dropping an activation.
-    lr
-        Learning rate.
-    training
-        Whether to drop anything; set by the trainer.
+    Parameters are those of `FlaxMLP`: the chapter's for two layers, or `num_hiddens, dropouts` for any number.
     """
 
-    num_outputs: int
-    num_hiddens_1: int
-    num_hiddens_2: int
-    dropout_1: float
-    dropout_2: float
-    lr: float
-    training: bool = True
-    host_init = True
-
     def setup(self) -> None:
-        """Name the layers; Flax calls it."""
-        self.lin1 = nn.Dense(self.num_hiddens_1)
-        self.lin2 = nn.Dense(self.num_hiddens_2)
-        self.lin3 = nn.Dense(self.num_outputs)
+        """Name the layers `lin1`, `lin2`, ...; Flax calls it."""
+        for k, width in enumerate((*self.hidden_widths, self.num_outputs), start=1):
+            setattr(self, f"lin{k}", nn.Dense(width))
 
     def forward(self, X: Array) -> Array:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
-        H1 = nn.relu(self.lin1(X.reshape(X.shape[0], -1)))
-        if self.training:
-            H1 = dropout_layer(H1, self.dropout_1)
-        H2 = nn.relu(self.lin2(H1))
-        if self.training:
-            H2 = dropout_layer(H2, self.dropout_2)
-        return self.lin3(H2)
+        H = X.reshape(X.shape[0], -1)
+        for layer, dropout in self.hidden_layers:
+            H = nn.relu(layer(H))
+            if self.training:
+                H = dropout_layer(H, dropout)
+        return self.output_layer(H)
 
 
-class DropoutMLP(Classifier):
+class DropoutMLP(FlaxMLP, Classifier):  # type: ignore[misc]
     """The same network from Flax's own layers; parameters as in `DropoutMLPScratch`."""
-
-    num_outputs: int
-    num_hiddens_1: int
-    num_hiddens_2: int
-    dropout_1: float
-    dropout_2: float
-    lr: float
-    training: bool = True
-    host_init = True
 
     @nn.compact
     def __call__(self, X: Array) -> Array:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
         X = X.reshape(X.shape[0], -1)
-        for width, dropout in ((self.num_hiddens_1, self.dropout_1), (self.num_hiddens_2, self.dropout_2)):
+        for width, dropout in zip(self.hidden_widths, self.hidden_dropouts, strict=True):
             X = nn.relu(nn.Dense(width)(X))
             X = nn.Dropout(dropout, deterministic=not self.training)(X)
         return nn.Dense(self.num_outputs)(X)
+
+
+class DropoutMLPRegressor(FlaxMLP, Regressor):
+    """The network of `DropoutMLP`, with `num_outputs` real numbers per sample to learn, and the squared loss."""
+
+    __call__ = DropoutMLP.__call__

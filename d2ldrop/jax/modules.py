@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -12,11 +13,11 @@ from flax.linen.kw_only_dataclasses import field
 from flax.training.train_state import TrainState
 from jax import Array
 
-from d2ldrop.hyperparameters import checked
+from d2ldrop.hyperparameters import checked, without_defaults
 from d2ldrop.jax.arrays import randn
 from d2ldrop.jax.keys import fixed_key, get_key, is_tracing
 from d2ldrop.randomness import sharing_masks
-from d2ldrop.training.module import BaseClassifier, BaseModule
+from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule
 
 COLLECTIONS = ("params", "batch_stats")
 Variables = dict[str, Any]  # name of a collection -> nested dictionaries of arrays, as Flax has them
@@ -28,6 +29,7 @@ class State(TrainState):
     batch_stats: Any
     dropout_rng: Array
     steps: Any = struct.field(pytree_node=False)  # what is compiled for the model, see d2ldrop.jax.steps
+    rate: Any = None  # the learning rate, once it was set, in place of the one with which the optimiser was made
 
     @property
     def optim(self) -> Any:
@@ -53,20 +55,24 @@ class FlaxModule(BaseModule, nn.Module):
 
     # without annotations, which would make fields of them
     learned = cast("Variables | None", None)  # the variables, once there are any
-    transient = (*BaseModule.transient, "_evaluate")
+    transient = (*BaseModule.transient, "_evaluate", "_sample")
     _evaluate = cast("Any", None)  # the compiled validation step, once there is one
+    _sample = cast("Any", None)  # the compiled call with dropout on, once there is one
     _dense = cast("tuple[tuple[str, ...], ...]", ())  # paths of the fully connected layers, in order of their calls
 
     @property
     def hparams(self) -> dict[str, Any]:  # type: ignore[override]
-        """The fields that make this model, apart from its mode."""
+        """The fields that make this model, apart from its mode, and from options that have their defaults."""
+        return without_defaults(self._fields()) if self.host_init else self._fields()
+
+    def _fields(self) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(self) if field.init]
         return {name: getattr(self, name) for name in names if name not in ("parent", "name", "training")}
 
     def __post_init__(self) -> None:
         """Check and convert the hyperparameters of the chapter's models; Flax calls it when the module was made."""
         if self.host_init:
-            for name, value in checked(self.hparams).items():
+            for name, value in checked(self._fields(), self.is_regression).items():
                 object.__setattr__(self, name, value)
         super().__post_init__()
 
@@ -135,6 +141,30 @@ class FlaxClassifier(FlaxModule, BaseClassifier):  # type: ignore[misc]
         return {"loss": value[0], "acc": self.accuracy(Y_hat, batch[-1])}
 
 
+class Options(FlaxModule):
+    """The fields of the chapter's models that are given by name, see `BaseMLP`."""
+
+    if not TYPE_CHECKING:
+        weight_decay: float = field(default=0.0, kw_only=True)
+        momentum: float = field(default=0.0, kw_only=True)
+        optimizer: str = field(default="sgd", kw_only=True)
+        class_weights: Sequence[float] | None = field(default=None, kw_only=True)
+
+
+class FlaxMLP(BaseMLP, Options):
+    """The fields of the chapter's networks, see `BaseMLP`, and `training`, whether dropout is on."""
+
+    num_outputs: int
+    num_hiddens_1: int | None = None
+    num_hiddens_2: int | None = None
+    dropout_1: float | None = None
+    dropout_2: float | None = None
+    lr: float | None = None
+    if not TYPE_CHECKING:
+        num_hiddens: Sequence[int] | None = field(default=None, kw_only=True)
+        dropouts: Sequence[float] | None = field(default=None, kw_only=True)
+
+
 def outputs(params: Any, X: tuple[Array, ...], state: State) -> tuple[Array, dict[str, Any]]:
     """Return the outputs of a model for a tuple of inputs, and its new batch statistics, if it has any."""
     variables = {"params": params, "batch_stats": state.batch_stats}
@@ -165,26 +195,42 @@ def _callable_unbound(call: Callable[..., Any]) -> Callable[..., Any]:
 def in_mode(model: Any, training: bool) -> Any:
     """Return a copy of the model, without its variables, that trains, or one that does not."""
     copy = model.clone(training=training)
-    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_evaluate")}
+    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_evaluate", "_sample")}
     vars(copy).update({**own, **vars(copy)})
     return copy
 
 
+def by_statistics(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Call a method, which Flax intercepts; batch normalisation as in evaluation, whatever the model's mode."""
+    if not isinstance(context.module, nn.BatchNorm) or context.method_name != "__call__":
+        return method(*args, **kwargs)
+    vars(context.module)["use_running_average"] = None  # it may be said only once, here or in the call
+    return method(args[0], **{**kwargs, "use_running_average": True})
+
+
 def create(model: Any, inputs: Iterable[Array], key: Array) -> Variables:
     """Create a model's variables, and return them; note the fully connected layers in the order of their calls."""
-    called = []
-
-    def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, nn.Dense):
-            called.append(context.module.path)
-        return method(*args, **kwargs)
-
-    with nn.intercept_methods(note):
+    with noting_dense() as calls:
         variables = in_mode(model, training=False).init(key, *inputs)
     model.learned = {name: variables.get(name, {}) for name in COLLECTIONS}
-    model._dense = tuple(dict.fromkeys(called))
+    model._dense = tuple(dict.fromkeys(path for path, _, _ in calls))
     created: Variables = model.learned
     return created
+
+
+@contextmanager
+def noting_dense() -> Iterator[list[tuple[tuple[str, ...], Array, Array]]]:
+    """Inside the block, add the path, input and output of each fully connected layer that is called to a list."""
+    calls: list[tuple[tuple[str, ...], Array, Array]] = []
+
+    def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        Y = method(*args, **kwargs)
+        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            calls.append((context.module.path, args[0], Y))
+        return Y
+
+    with nn.intercept_methods(note):
+        yield calls
 
 
 def named(model: Any) -> Iterator[tuple[str, tuple[str, ...], Array, bool]]:

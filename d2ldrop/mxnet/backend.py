@@ -1,8 +1,9 @@
 """How MXNet does what shared code asks of a framework: models, steps and epochs, and the names of its weights."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -13,8 +14,11 @@ from mxnet.gluon import nn
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.mxnet import arrays, lesson, masks
+from d2ldrop.mxnet.layers import not_hybridized
 from d2ldrop.mxnet.lesson import Module
+from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
+from d2ldrop.training.optimizers import no_rate, set_rate
 
 
 @dataclass
@@ -29,7 +33,7 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     """MXNet, in its NumPy-like dialect, on the CPU and on GPUs."""
 
     name = "mxnet"
-    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
     label_dtype = onp.int32
     stores_bytes = False  # converting each batch from bytes would take MXNet a tenth of a step
 
@@ -38,12 +42,15 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     seed, dropout_layer = staticmethod(arrays.seed), staticmethod(lesson.dropout_layer)
     entropy, real_floats = staticmethod(arrays.entropy), staticmethod(masks.real_floats)
     keep_mask, normal_like = staticmethod(masks.keep_mask), staticmethod(masks.normal_like)
-    where = staticmethod(masks.where)
+    where, entries = staticmethod(masks.where), staticmethod(arrays.entries)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Leave the generator of the masks on a CPU alone, and MXNet's own, which can only be seeded, if not nested."""
-        own = nullcontext() if arrays.host_generator.is_isolated else super().isolated()
+        """Leave the generator of the masks on a CPU alone, and MXNet's own, which can only be seeded.
+
+        So inside another such block it is not seeded at all.
+        """
+        own = arrays.own_unseeded() if arrays.host_generator.is_isolated else super().isolated()
         with arrays.host_generator.isolated(), own:
             yield
 
@@ -93,6 +100,24 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return the outputs of the model, without dropout and gradients."""
         return self.outputs(model, _as_floats(X))
 
+    def sample(self, model: Module, X: np.ndarray) -> np.ndarray:
+        """Return the outputs of the model with dropout on, without gradients.
+
+        Masks of gluon's layers, too, are those of `dropout_layer`: MXNet's own generator could not be put back.
+        """
+        with _sampling(model), autograd.pause(train_mode=True):
+            return model(_as_floats(X))
+
+    def device_of(self, model: Module) -> mx.Context:
+        """Return the device of the first parameter."""
+        return next((value.ctx for value, _ in self.parameters(model).values()), self.cpu())
+
+    def linear_calls(self, model: Module, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the input and the output of each `nn.Dense` in a call with dropout on."""
+        with noting_calls(_dense(model)) as calls:
+            self.sample(model, X)
+        return calls
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -129,6 +154,16 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
             _updates(state)[i] = int(arrays[f"{name}.updates"])
         for key, owner, own in _numbers(state):
             setattr(owner, own, type(getattr(owner, own))(arrays[key]))
+        return state
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Set the learning rate of a gluon Trainer."""
+        if not isinstance(state.optim, gluon.Trainer):
+            set_rate(state.optim, lr)
+        elif state.optim.optimizer.lr_scheduler is not None:
+            raise no_rate(state.optim.optimizer)
+        else:
+            state.optim.set_learning_rate(lr)
         return state
 
     def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
@@ -201,12 +236,48 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         return (labels.astype(y.dtype) == y).astype("float32").sum()
 
 
-def _named(model: nn.Block) -> dict[str, gluon.Parameter]:
-    """Return gluon's parameters by their names in files."""
+@contextmanager
+def _sampling(model: nn.Block) -> Iterator[None]:
+    """Inside the block, run a model layer by layer, with masks of `dropout_layer`.
+
+    Blocks with parameters that are not trained, such as the statistics of batch normalisation, are as in evaluation.
+    """
+    blocks: list[nn.Block] = []
+    model.apply(blocks.append)
+    inside = [block for block in dict.fromkeys(blocks) if block is not model]
+    replaced = [block for block in inside if isinstance(block, nn.Dropout)]
+    keeping = [block for block in inside if any(param.grad_req == "null" for param in block._reg_params.values())]
+    with not_hybridized(model):
+        try:
+            for block in replaced:
+                vars(block)["forward"] = partial(lesson.dropout_layer, dropout=block._rate, axes=block._axes)
+            for block in keeping:
+                vars(block)["forward"] = partial(_evaluated, block.forward)
+            yield
+        finally:
+            for block in (*replaced, *keeping):
+                del vars(block)["forward"]
+
+
+def _evaluated(forward: Callable[..., Any], *inputs: Any) -> Any:
+    """Call a block as in evaluation."""
+    with autograd.predict_mode():
+        return forward(*inputs)
+
+
+def _dense(model: nn.Block) -> list[nn.Block]:
+    """Return the dense layers, in order of definition."""
     dense: list[nn.Block] = []
     model.apply(lambda layer: dense.append(layer) if isinstance(layer, nn.Dense) else None)
+    return dense
+
+
+def _named(model: nn.Block) -> dict[str, gluon.Parameter]:
+    """Return gluon's parameters by their names in files."""
     renamed = {
-        param: f"lin{k}.{kind}" for k, layer in enumerate(dense, start=1) for kind, param in layer._reg_params.items()
+        param: f"lin{k}.{kind}"
+        for k, layer in enumerate(_dense(model), start=1)
+        for kind, param in layer._reg_params.items()
     }
     return {renamed.get(param, name): param for name, param in model._collect_params_with_prefix().items()}
 

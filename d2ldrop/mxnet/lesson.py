@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
-import mxnet as mx
-from mxnet import autograd, gluon, np, npx
+from mxnet import autograd, np, npx
 from mxnet.gluon import nn
 
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.mxnet.layers import GluonDropout, not_hybridized
 from d2ldrop.mxnet.masks import draw_mask, masked, real_floats
+from d2ldrop.mxnet.optimizers import optimizer_for
 from d2ldrop.randomness import odds
-from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights
+from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor, by_weights
 
 # Dropout
 
@@ -87,12 +87,14 @@ class Module(BaseModule, nn.Block):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classifiers: cross-entropy, accuracy, and stochastic gradient descent with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> np.ndarray:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
-        log_probs = npx.log_softmax(Y_hat.reshape(-1, Y_hat.shape[-1]), axis=-1)
-        losses = -npx.pick(log_probs, Y.reshape(-1), axis=-1)
+        Y_hat, Y = Y_hat.reshape(-1, Y_hat.shape[-1]), Y.reshape(-1)
+        losses = -npx.pick(npx.log_softmax(Y_hat, axis=-1), Y, axis=-1)
+        if self.has_class_weights:
+            return self.weighted(losses, Y, averaged)
         return losses.mean() if averaged else losses
 
     def accuracy(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> np.ndarray:
@@ -102,10 +104,19 @@ class Classifier(Module, BaseClassifier):
         return hits.mean() if averaged else hits
 
     def configure_optimizers(self) -> Any:
-        """Return stochastic gradient descent with the learning rate `self.lr`, as a `gluon.Trainer`."""
-        optimizer = mx.optimizer.SGD(learning_rate=self.lr)
-        optimizer.aggregate_num = 1  # on a CPU, four parameters at once take twice as long as one by one
-        return gluon.Trainer(self.parameters(), optimizer)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
+
+
+class Regressor(Module, BaseRegressor):
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
+
+    configure_optimizers = Classifier.configure_optimizers
+
+    def loss(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> np.ndarray:
+        """Return (Y_hat - Y)^2 / 2 for outputs (N, K): its mean, or the mean over outputs per sample."""
+        losses = ((Y_hat - Y.reshape(Y_hat.shape)) ** 2 / 2).mean(axis=1)
+        return losses.mean() if averaged else losses
 
 
 class SGD(HyperParameters):
@@ -126,7 +137,7 @@ class SoftmaxRegression(Classifier):
 
     host_init = True
 
-    def __init__(self, num_outputs: int, lr: float):
+    def __init__(self, num_outputs: int, lr: float, **options: Any):
         super().__init__()
         self.save_hyperparameters(check=True)
         self.net = nn.HybridSequential()
@@ -135,57 +146,43 @@ class SoftmaxRegression(Classifier):
         self.net.hybridize()
 
 
-class DropoutMLPScratch(Classifier):
-    """Two hidden layers, with `dropout_layer` after each activation while training.
+class DropoutMLPScratch(BaseMLP, Classifier):
+    """Hidden layers, with `dropout_layer` after each activation while training.
 
-    Parameters
-    ----------
-    num_outputs, num_hiddens_1, num_hiddens_2
-        Widths of the layers.
-    dropout_1, dropout_2
-        Probabilities of dropping an activation.
-    lr
-        Learning rate.
+    Parameters are those of `BaseMLP`: the chapter's for two layers, or `num_hiddens, dropouts` for any number.
     """
 
-    host_init = True
-
-    def __init__(
-        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
-    ):
-        super().__init__()
-        self.save_hyperparameters(check=True)
-        self.lin1 = nn.Dense(num_hiddens_1, activation="relu")
-        self.lin2 = nn.Dense(num_hiddens_2, activation="relu")
-        self.lin3 = nn.Dense(num_outputs)
+    def setup(self) -> None:
+        """Name the layers `lin1`, `lin2`, ...; the constructor calls it."""
+        for k, width in enumerate(self.hidden_widths, start=1):
+            setattr(self, f"lin{k}", nn.Dense(width, activation="relu"))
+        setattr(self, f"lin{len(self.hidden_widths) + 1}", nn.Dense(self.num_outputs))
         self.initialize()
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
-        H1 = self.lin1(X)
-        if autograd.is_training():
-            H1 = dropout_layer(H1, self.dropout_1)
-        H2 = self.lin2(H1)
-        if autograd.is_training():
-            H2 = dropout_layer(H2, self.dropout_2)
-        return self.lin3(H2)
+        H = X
+        for layer, dropout in self.hidden_layers:
+            H = layer(H)
+            if autograd.is_training():
+                H = dropout_layer(H, dropout)
+        return self.output_layer(H)
 
 
-class DropoutMLP(Classifier):
+class DropoutMLP(BaseMLP, Classifier):
     """The same network from gluon's own layers, compiled to a graph; parameters as in `DropoutMLPScratch`."""
 
-    host_init = True
-
-    def __init__(
-        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
-    ):
-        super().__init__()
-        self.save_hyperparameters(check=True)
+    def setup(self) -> None:
+        """Put the layers together; the constructor calls it."""
         self.net = nn.HybridSequential()
-        self.net.add(
-            nn.Dense(num_hiddens_1, activation="relu"), GluonDropout(dropout_1),
-            nn.Dense(num_hiddens_2, activation="relu"), GluonDropout(dropout_2),
-            nn.Dense(num_outputs),
-        )  # fmt: skip
+        for width, dropout in zip(self.hidden_widths, self.hidden_dropouts, strict=True):
+            self.net.add(nn.Dense(width, activation="relu"), GluonDropout(dropout))
+        self.net.add(nn.Dense(self.num_outputs))
         self.net.initialize()
         self.net.hybridize()
+
+
+class DropoutMLPRegressor(BaseMLP, Regressor):
+    """The network of `DropoutMLP`, with `num_outputs` real numbers per sample to learn, and the squared loss."""
+
+    setup = DropoutMLP.setup

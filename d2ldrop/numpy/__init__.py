@@ -84,19 +84,23 @@ from d2ldrop.numpy.layers import (
     softmax,
 )
 from d2ldrop.numpy.lesson import (
-    SGD,
     Classifier,
     DropoutMLP,
+    DropoutMLPRegressor,
     DropoutMLPScratch,
     Module,
+    Regressor,
     SoftmaxRegression,
     dropout_layer,
 )
 from d2ldrop.numpy.masks import dropout_mask, masked
+from d2ldrop.numpy.optimizers import SGD, Adam, AdamW
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.plots.pictures import plot, plt, set_figsize, show_images, use_svg_display
+from d2ldrop.plots.uncertainty import show_foreign, show_rejection, show_reliability, show_uncertain
 from d2ldrop.training.trainer import Trainer
+from d2ldrop.uncertainty import mc_predict, predict_proba
 
 name, channels_last = backend.name, backend.channels_last
 try_gpu, try_all_gpus = backend.try_gpu, backend.try_all_gpus
@@ -108,6 +112,8 @@ load_data_fashion_mnist = load_fashion_mnist_for(FashionMNIST)
 __all__ = [
     "SGD",
     "Accumulator",
+    "Adam",
+    "AdamW",
     "Animator",
     "ArrayData",
     "Classifier",
@@ -116,6 +122,7 @@ __all__ = [
     "Digits",
     "Dropout",
     "DropoutMLP",
+    "DropoutMLPRegressor",
     "DropoutMLPScratch",
     "FashionMNIST",
     "Flatten",
@@ -125,6 +132,7 @@ __all__ = [
     "Module",
     "ProgressBoard",
     "ReLU",
+    "Regressor",
     "Sequential",
     "SoftmaxRegression",
     "Timer",
@@ -169,6 +177,7 @@ __all__ = [
     "log",
     "masked",
     "matmul",
+    "mc_predict",
     "meshgrid",
     "name",
     "normal",
@@ -180,6 +189,7 @@ __all__ = [
     "plot",
     "plt",
     "predict_ch3",
+    "predict_proba",
     "rand",
     "randn",
     "reduce_mean",
@@ -193,8 +203,12 @@ __all__ = [
     "set_weights",
     "sgd",
     "show_confusion",
+    "show_foreign",
     "show_images",
     "show_mistakes",
+    "show_rejection",
+    "show_reliability",
+    "show_uncertain",
     "sin",
     "sinh",
     "size",

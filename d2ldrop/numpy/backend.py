@@ -12,7 +12,9 @@ from d2ldrop.errors import UsageError
 from d2ldrop.numpy import arrays, lesson, masks
 from d2ldrop.numpy.layers import Layer, Linear
 from d2ldrop.numpy.lesson import Module
+from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
+from d2ldrop.training.optimizers import set_rate
 
 
 @dataclass
@@ -27,7 +29,7 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
     """NumPy, which is also the reference that every other backend is tested against."""
 
     name = "numpy"
-    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
 
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
@@ -91,6 +93,26 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         model.train(False)
         return model(as_floats(X))
 
+    def sample(self, model: Module, X: np.ndarray) -> np.ndarray:
+        """Return the outputs of the model with dropout on: all of its layers are as in training."""
+        modes = [(layer, layer.training) for layer in (model, *model.layers())]
+        model.train()
+        try:
+            return model(as_floats(X))
+        finally:
+            for layer, mode in modes:
+                layer.training = mode
+
+    def device_of(self, model: Module) -> str:
+        """Return the CPU: there is only one device."""
+        return arrays.cpu()
+
+    def linear_calls(self, model: Module, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the input and the output of each `Linear` in a call with dropout on."""
+        with noting_calls(layer for layer in model.layers() if isinstance(layer, Linear)) as calls:
+            self.sample(model, X)
+        return calls
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -98,6 +120,11 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         if seed is not None:
             arrays.seed(seed)
         return State(model, model.configure_optimizers())
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Set the learning rate."""
+        set_rate(state.optim, lr)
+        return state
 
     def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""

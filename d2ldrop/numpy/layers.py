@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from d2ldrop.hyperparameters import TINY
 from d2ldrop.numpy.arrays import entropy
 from d2ldrop.numpy.masks import dropout_mask, masked, real_floats
 from d2ldrop.randomness import axes_of, initial_weights, odds
@@ -47,11 +48,14 @@ def cross_entropy(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.log(np.exp(Z).sum(axis=1)) - Z[np.arange(len(y)), y]
 
 
-def cross_entropy_backward(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) / N."""
+def cross_entropy_backward(Z: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) / N.
+
+    In a mean that is weighted by sample, `weights` (N,) over their sum take the place of 1 / N.
+    """
     dZ = softmax(Z)
     dZ[np.arange(len(y)), y] -= 1
-    return dZ / len(y)
+    return dZ / len(y) if weights is None else dZ * (weights / (weights.sum() + TINY))[:, np.newaxis]
 
 
 class Parameter(NamedTuple):

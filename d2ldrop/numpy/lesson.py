@@ -5,23 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.hyperparameters import HyperParameters
-from d2ldrop.numpy.layers import (
-    Dropout,
-    Flatten,
-    Layer,
-    Linear,
-    Parameter,
-    ReLU,
-    Sequential,
-    cross_entropy,
-    cross_entropy_backward,
-    relu,
-    relu_backward,
-)
+from d2ldrop.numpy import layers as nn
 from d2ldrop.numpy.masks import draw_mask, dropout_mask, masked, real_floats
+from d2ldrop.numpy.optimizers import SGD, Adam, optimizer_for
 from d2ldrop.randomness import odds
-from d2ldrop.training.module import BaseClassifier, BaseModule
+from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor
 
 # Dropout
 
@@ -68,7 +56,7 @@ def dropout_layer(X: np.ndarray, dropout: float, *, axes: Iterable[int] = ()) ->
 # Models
 
 
-class Module(BaseModule, Layer):
+class Module(BaseModule, nn.Layer):
     """Base of models.
 
     Subclasses define `configure_optimizers()`, and `forward(X)` with `backward(dY)`, or a network `self.net`. A `loss`
@@ -76,7 +64,7 @@ class Module(BaseModule, Layer):
     """
 
     backend_name = "numpy"
-    transient = (*BaseModule.transient, "dloss", "H1", "H2", "mask1", "mask2")
+    transient = (*BaseModule.transient, "dloss", "H", "masks")
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the network for inputs (N, ...)."""
@@ -94,13 +82,16 @@ class Module(BaseModule, Layer):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> Any:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
         if self.training:
-            self.dloss = cross_entropy_backward(Y_hat, Y)
-        losses = cross_entropy(Y_hat, Y)
+            weights = self.backend.entries(self.class_weights, Y, Y_hat) if self.has_class_weights else None
+            self.dloss = nn.cross_entropy_backward(Y_hat, Y, weights)
+        losses = nn.cross_entropy(Y_hat, Y)
+        if self.has_class_weights:
+            return self.weighted(losses, Y, averaged)
         return losses.mean() if averaged else losses
 
     def accuracy(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> Any:
@@ -108,26 +99,23 @@ class Classifier(Module, BaseClassifier):
         hits = (Y_hat.argmax(axis=1) == Y).astype(np.float32)
         return hits.mean() if averaged else hits
 
-    def configure_optimizers(self) -> "SGD":
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return SGD(self.parameters(), lr=self.lr)
+    def configure_optimizers(self) -> SGD | Adam:
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
 
 
-class SGD(HyperParameters):
-    """Stochastic gradient descent: each parameter minus `lr` times its gradient."""
+class Regressor(Module, BaseRegressor):
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
 
-    def __init__(self, params: Iterable[Parameter], lr: float):
-        self.save_hyperparameters()
-        self.params = list(params)
+    configure_optimizers = Classifier.configure_optimizers
 
-    def step(self) -> None:
-        """Change the parameters in place."""
-        for param in self.params:
-            if param.grad is not None:
-                np.subtract(param.value, self.lr * param.grad, out=param.value)
-
-    def zero_grad(self) -> None:
-        """Do nothing: each backward pass replaces the gradients."""
+    def loss(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> Any:
+        """Return (Y_hat - Y)^2 / 2 for outputs (N, K): its mean, or the mean over outputs per sample."""
+        errors = Y_hat - Y.reshape(Y_hat.shape)
+        if self.training:
+            self.dloss = errors / errors.size
+        losses = (errors**2 / 2).mean(axis=1)
+        return losses.mean() if averaged else losses
 
 
 class SoftmaxRegression(Classifier):
@@ -135,66 +123,57 @@ class SoftmaxRegression(Classifier):
 
     host_init = True
 
-    def __init__(self, num_outputs: int, lr: float):
+    def __init__(self, num_outputs: int, lr: float, **options: Any):
         self.save_hyperparameters(check=True)
-        self.net = Sequential(Flatten(), Linear(num_outputs))
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(num_outputs))
 
 
-class DropoutMLPScratch(Classifier):
-    """Two hidden layers, with dropout after each activation while training, and the backward pass written out.
+class DropoutMLPScratch(BaseMLP, Classifier):
+    """Hidden layers, with dropout after each activation while training, and the backward pass written out.
 
-    Parameters
-    ----------
-    num_outputs, num_hiddens_1, num_hiddens_2
-        Widths of the layers.
-    dropout_1, dropout_2
-        Probabilities of dropping an activation.
-    lr
-        Learning rate.
+    Parameters are those of `BaseMLP`: the chapter's for two layers, or `num_hiddens, dropouts` for any number.
     """
 
-    host_init = True
-
-    def __init__(
-        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
-    ):
-        self.save_hyperparameters(check=True)
-        self.lin1, self.lin2, self.lin3 = Linear(num_hiddens_1), Linear(num_hiddens_2), Linear(num_outputs)
+    def setup(self) -> None:
+        """Name the layers `lin1`, `lin2`, ...; the constructor calls it."""
+        for k, width in enumerate((*self.hidden_widths, self.num_outputs), start=1):
+            setattr(self, f"lin{k}", nn.Linear(width))
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
-        self.H1 = H1 = relu(self.lin1(X.reshape(len(X), -1)))
-        if self.training:
-            self.mask1 = dropout_mask(H1.shape, self.dropout_1)
-            H1 = masked(H1, *self.mask1)
-        self.H2 = H2 = relu(self.lin2(H1))
-        if self.training:
-            self.mask2 = dropout_mask(H2.shape, self.dropout_2)
-            H2 = masked(H2, *self.mask2)
-        return self.lin3(H2)
+        self.H, self.masks = [], []
+        H = X.reshape(len(X), -1)
+        for layer, dropout in self.hidden_layers:
+            H = nn.relu(layer(H))
+            self.H.append(H)
+            if self.training:
+                self.masks.append(dropout_mask(H.shape, dropout))
+                H = masked(H, *self.masks[-1])
+        return self.output_layer(H)
 
     def backward(self, dY: np.ndarray) -> None:
         """Go back through the same steps, last one first."""
-        dH2 = self.lin3.backward(dY)
-        if self.training:
-            dH2 = masked(dH2, *self.mask2)
-        dH1 = self.lin2.backward(relu_backward(dH2, self.H2))
-        if self.training:
-            dH1 = masked(dH1, *self.mask1)
-        self.lin1.gradients(relu_backward(dH1, self.H1))
+        layer = self.output_layer
+        for k, (below, _) in reversed([*enumerate(self.hidden_layers)]):
+            dH = layer.backward(dY)
+            if self.training:
+                dH = masked(dH, *self.masks[k])
+            dY, layer = nn.relu_backward(dH, self.H[k]), below
+        layer.gradients(dY)
 
 
-class DropoutMLP(Classifier):
+class DropoutMLP(BaseMLP, Classifier):
     """The same network from layers that know their own backward pass; parameters as in `DropoutMLPScratch`."""
 
-    host_init = True
+    def setup(self) -> None:
+        """Put the layers together; the constructor calls it."""
+        layers: list[nn.Layer] = [nn.Flatten()]
+        for width, dropout in zip(self.hidden_widths, self.hidden_dropouts, strict=True):
+            layers += [nn.Linear(width), nn.ReLU(), nn.Dropout(dropout)]
+        self.net = nn.Sequential(*layers, nn.Linear(self.num_outputs))
 
-    def __init__(
-        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
-    ):
-        self.save_hyperparameters(check=True)
-        self.net = Sequential(
-            Flatten(), Linear(num_hiddens_1), ReLU(), Dropout(dropout_1),
-            Linear(num_hiddens_2), ReLU(), Dropout(dropout_2),
-            Linear(num_outputs),
-        )  # fmt: skip
+
+class DropoutMLPRegressor(BaseMLP, Regressor):
+    """The network of `DropoutMLP`, with `num_outputs` real numbers per sample to learn, and the squared loss."""
+
+    setup = DropoutMLP.setup

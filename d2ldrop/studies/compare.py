@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def run(
     epochs: int,
     seed: int,
     shared_masks: bool,
-    **hparams: float,
+    **hparams: Any,
 ) -> Run:
     """Train a model at the chapter's values, or at others.
 

@@ -1,6 +1,7 @@
 """TensorFlow itself, imported quietly; devices, randomness, and the array functions of the book's shared cells."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -101,6 +102,11 @@ def numpy(X: tf.Tensor) -> np.ndarray:
     """Return a tensor's values on the host; bfloat16, which NumPy lacks, becomes float32."""
     X = tf.convert_to_tensor(X)
     return np.asarray((tf.cast(X, tf.float32) if X.dtype == tf.bfloat16 else X).numpy())
+
+
+def entries(table: Sequence[float], indices: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Return the numbers of a table at indices (N,), in the dtype of another tensor."""
+    return tf.gather(tf.constant(table, like.dtype), indices)
 
 
 def size(X: tf.Tensor) -> int:

@@ -12,10 +12,12 @@ import tensorflow as tf
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.randomness import shared_generator
 from d2ldrop.tf import arrays, lesson, masks
-from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed
+from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed, sampling
 from d2ldrop.tf.lesson import Module
 from d2ldrop.tf.masks import drawing_from
+from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
+from d2ldrop.training.optimizers import no_rate, set_rate
 
 _compiled = partial(tf.function, autograph=False)  # an `if` is decided while tracing; XLA would gain nothing here
 
@@ -27,11 +29,12 @@ class State:
         self.model, self.optim, self.seed = model, optim, seed
         self.generator = tf.random.Generator.from_seed(seed)
         self.variables = model.trainable_variables
+        self.rate: tf.Tensor | None = None  # the learning rate of an optimiser by hand, once it was set
         if hasattr(optim, "build"):
             optim.build(self.variables)
 
     @_compiled
-    def train(self, data: tuple[tf.Tensor, ...], rows: tf.Tensor, clip: float, rng: Any) -> Metrics:
+    def train(self, data: tuple[tf.Tensor, ...], rows: tf.Tensor, clip: float, rng: Any, rate: Any) -> Metrics:
         """Take a step for each of `rows`, the indices of the samples of a batch.
 
         Numbers that are no tensors, and the generator of shared masks, are constants of the function: for others it is
@@ -50,7 +53,8 @@ class State:
             if clip > 0:
                 grads = _clipped(clip, grads)
             pairs = zip(grads, self.variables, strict=True)
-            _apply(self.optim, [(grad, variable) for grad, variable in pairs if grad is not None])
+            with at_rate(self.optim, rate):
+                _apply(self.optim, [(grad, variable) for grad, variable in pairs if grad is not None])
             names[:] = metrics
             return i + 1, curves.write(i, tf.convert_to_tensor(_scalars(metrics.values()), tf.float32))
 
@@ -64,7 +68,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     """TensorFlow: an epoch is one compiled function."""
 
     name = "tf"
-    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
     channels_last = True
     label_dtype = np.int32
 
@@ -74,7 +78,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     entropy, is_tracing = staticmethod(arrays.entropy), staticmethod(tf.inside_function)
     real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
-    sum_along = staticmethod(tf.reduce_sum)
+    sum_along, entries = staticmethod(tf.reduce_sum), staticmethod(arrays.entries)
     clip_gradients = staticmethod(lambda grad_clip_val, model: _clipped(grad_clip_val, model))
 
     def place(self, values: Iterable[Any], device: str) -> tuple[tf.Tensor, ...]:
@@ -161,6 +165,23 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         with tf.device(X.device), mode(model, False):
             return model(_floats(X))
 
+    def sample(self, model: Module, X: tf.Tensor) -> tf.Tensor:
+        """Return the outputs of the model with dropout on, without gradients."""
+        with tf.device(X.device), mode(model, True), sampling(model):
+            return model(_floats(X))
+
+    def device_of(self, model: Module) -> str:
+        """Return the device of the first variable."""
+        device: str = tf.convert_to_tensor(model.weights[0]).device if model.weights else self.cpu()
+        return device
+
+    def linear_calls(self, model: Module, X: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """Return the input and the output of each `Dense` layer in a call with dropout on."""
+        dense = [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.Dense)]
+        with noting_calls(dense, "call") as calls:
+            self.sample(model, X)
+        return calls
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -194,6 +215,18 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
             return updated
         for k, value in enumerate(state.optim.variables):
             value.assign(arrays[str(k)])
+        return state
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Set the learning rate: Keras keeps it in a variable, and of one by hand a tensor takes its place."""
+        if not isinstance(state.optim, tf.keras.optimizers.Optimizer):
+            set_rate(state.optim, lr)
+            state.rate = tf.constant(lr, state.variables[0].dtype)
+            return state
+        try:
+            state.optim.learning_rate = lr
+        except (TypeError, AttributeError):  # Keras', of one that has a schedule or a function there
+            raise no_rate(state.optim) from None
         return state
 
     def train_step(self, state: State, batch: tuple[tf.Tensor, ...], clip: float) -> tuple[State, Metrics]:
@@ -271,7 +304,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
 def _run(state: State, data: tuple[tf.Tensor, ...], order: np.ndarray, batch_size: int, clip: float) -> Metrics:
     """Take the steps of an epoch, whole batches first; return a vector of each metric, still on the device."""
     whole = len(order) // batch_size * batch_size
-    settings, curves = (clip, shared_generator()), []
+    settings, curves = (clip, shared_generator(), state.rate), []
     with tf.device(data[-1].device):
         for part, length in ((order[:whole], batch_size), (order[whole:], len(order) - whole)):
             if len(part):
@@ -290,6 +323,19 @@ def _apply(optim: Any, pairs: list[tuple[Any, Any]]) -> None:
     `merge_call`, gradients count as summed.
     """
     tf.distribute.get_replica_context().merge_call(lambda _: optim.apply_gradients(pairs))
+
+
+@contextmanager
+def at_rate(optim: Any, rate: tf.Tensor | None) -> Iterator[None]:
+    """Inside the block, let an optimiser by hand have a tensor as its learning rate, if there is one."""
+    before = getattr(optim, "lr", None)
+    if rate is not None:
+        optim.lr = rate
+    try:
+        yield
+    finally:
+        if rate is not None:
+            optim.lr = before
 
 
 def _clipped(grad_clip_val: float, grads: Sequence[Any]) -> list[Any]:

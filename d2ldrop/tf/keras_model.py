@@ -3,12 +3,15 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from d2ldrop.errors import BackendError, UsageError
+from d2ldrop.hyperparameters import ANY_LAYERS, OPTIONS, TWO_LAYERS
 from d2ldrop.tf.arrays import entropy
+from d2ldrop.training.module import BaseMLP
 
 if tf.keras.backend.backend() != "tensorflow":
     raise BackendError(
@@ -93,6 +96,7 @@ class Model(tf.keras.Model):
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         _, *arguments = inspect.signature(type(self).__init__).parameters.values()
         names = {argument.name for argument in arguments if argument.kind not in kinds}
+        names -= {*OPTIONS, *TWO_LAYERS, *ANY_LAYERS} if isinstance(self, BaseMLP) else set()  # kept if they are given
         if lost := sorted(names - {*getattr(self, "hparams", {})}):
             raise UsageError(
                 f"Expected save_hyperparameters() in {type(self).__name__} to keep all arguments of __init__, from "
@@ -138,6 +142,40 @@ def mode(model: Model, training: bool | None) -> Iterator[None]:
         yield
     finally:
         model.training = before
+
+
+@contextmanager
+def sampling(model: Model) -> Iterator[None]:
+    """Inside the block, calls of a model in training leave it as it is.
+
+    Layers inside it with variables that are not trained, such as batch normalisation, are as in evaluation. Keras'
+    layers draw their masks from new seeds, of TensorFlow's generator, and get back those they had.
+    """
+    sources = {id(source): source for layer in model._flatten_layers() for source in _seeds_of(layer)}.values()
+    states = [(source, source.state.numpy()) for source in sources]
+    keeping = [layer for layer in model._flatten_layers(include_self=False) if layer._non_trainable_variables]
+    try:
+        for source in sources:
+            source.state.assign([entropy(), 0])
+        for layer in keeping:  # past Keras, which would look for layers in what is set
+            if layer._call_has_training_arg:
+                vars(layer)["call"] = partial(_evaluated, layer.call)
+        yield
+    finally:
+        for layer in keeping:
+            vars(layer).pop("call", None)
+        for source, state in states:
+            source.state.assign(state)
+
+
+def _evaluated(call: Callable[..., Any], *args: Any, training: Any = None, **kwargs: Any) -> Any:
+    """Call a layer as in evaluation, in whatever mode Keras calls it."""
+    return call(*args, training=False, **kwargs)
+
+
+def _seeds_of(layer: Any) -> list[Any]:
+    """Return what a layer draws its seeds from."""
+    return [source for source in vars(layer).values() if isinstance(source, tf.keras.random.SeedGenerator)]
 
 
 class _Outermost(tf.keras.layers.Layer):

@@ -9,9 +9,8 @@ from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.randomness import odds
 from d2ldrop.tf.keras_model import Model
 from d2ldrop.tf.masks import draw_mask, masked, real_floats
-from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights
-
-saved_by_keras = tf.keras.utils.register_keras_serializable(package="d2ldrop")
+from d2ldrop.tf.optimizers import optimizer_for, saved_by_keras
+from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor, by_weights
 
 # Dropout
 
@@ -73,12 +72,14 @@ class Module(BaseModule, Model):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: tf.Tensor, Y: tf.Tensor, averaged: bool = True) -> tf.Tensor:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
-        Y_hat = tf.reshape(Y_hat, (-1, Y_hat.shape[-1]))
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(Y, (-1,)), Y_hat)
+        Y_hat, Y = tf.reshape(Y_hat, (-1, Y_hat.shape[-1])), tf.reshape(Y, (-1,))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(Y, Y_hat)
+        if self.has_class_weights:
+            return self.weighted(losses, Y, averaged)
         return tf.reduce_mean(losses) if averaged else losses
 
     def accuracy(self, Y_hat: tf.Tensor, Y: tf.Tensor, averaged: bool = True) -> tf.Tensor:
@@ -88,8 +89,19 @@ class Classifier(Module, BaseClassifier):
         return tf.reduce_mean(hits) if averaged else hits
 
     def configure_optimizers(self) -> Any:
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return tf.keras.optimizers.SGD(self.lr)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
+
+
+class Regressor(Module, BaseRegressor):
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
+
+    configure_optimizers = Classifier.configure_optimizers
+
+    def loss(self, Y_hat: tf.Tensor, Y: tf.Tensor, averaged: bool = True) -> tf.Tensor:
+        """Return (Y_hat - Y)^2 / 2 for outputs (N, K): its mean, or the mean over outputs per sample."""
+        losses = tf.reduce_mean((Y_hat - tf.reshape(Y, tf.shape(Y_hat))) ** 2 / 2, axis=1)
+        return tf.reduce_mean(losses) if averaged else losses
 
 
 class SGD(HyperParameters):
@@ -110,64 +122,50 @@ class SoftmaxRegression(Classifier):
 
     host_init = True
 
-    def __init__(self, num_outputs: int, lr: float):
+    def __init__(self, num_outputs: int, lr: float, **options: Any):
         super().__init__()
         self.save_hyperparameters(check=True)
         self.net = tf.keras.Sequential([tf.keras.layers.Flatten(), tf.keras.layers.Dense(self.num_outputs)])
 
 
 @saved_by_keras
-class DropoutMLPScratch(Classifier):
-    """Two hidden layers, with `dropout_layer` after each activation while training.
+class DropoutMLPScratch(BaseMLP, Classifier):
+    """Hidden layers, with `dropout_layer` after each activation while training.
 
-    Parameters
-    ----------
-    num_outputs, num_hiddens_1, num_hiddens_2
-        Widths of the layers.
-    dropout_1, dropout_2
-        Probabilities of dropping an activation.
-    lr
-        Learning rate.
+    Parameters are those of `BaseMLP`: the chapter's for two layers, or `num_hiddens, dropouts` for any number.
     """
 
-    host_init = True
-
-    def __init__(
-        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
-    ):
-        super().__init__()
-        self.save_hyperparameters(check=True)
+    def setup(self) -> None:
+        """Name the layers `lin1`, `lin2`, ...; the constructor calls it."""
         self.flatten = tf.keras.layers.Flatten()
-        self.lin1 = tf.keras.layers.Dense(self.num_hiddens_1, activation="relu")
-        self.lin2 = tf.keras.layers.Dense(self.num_hiddens_2, activation="relu")
-        self.lin3 = tf.keras.layers.Dense(self.num_outputs)
+        for k, width in enumerate(self.hidden_widths, start=1):
+            setattr(self, f"lin{k}", tf.keras.layers.Dense(width, activation="relu"))
+        setattr(self, f"lin{len(self.hidden_widths) + 1}", tf.keras.layers.Dense(self.num_outputs))
 
     def forward(self, X: tf.Tensor) -> tf.Tensor:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
-        H1 = self.lin1(self.flatten(X))  # the number of samples may be unknown
-        if self.training:
-            H1 = dropout_layer(H1, self.dropout_1)
-        H2 = self.lin2(H1)
-        if self.training:
-            H2 = dropout_layer(H2, self.dropout_2)
-        return self.lin3(H2)
+        H = self.flatten(X)  # the number of samples may be unknown
+        for layer, dropout in self.hidden_layers:
+            H = layer(H)
+            if self.training:
+                H = dropout_layer(H, dropout)
+        return self.output_layer(H)
 
 
 @saved_by_keras
-class DropoutMLP(Classifier):
+class DropoutMLP(BaseMLP, Classifier):
     """The same network from Keras' own layers; parameters as in `DropoutMLPScratch`."""
 
-    host_init = True
+    def setup(self) -> None:
+        """Put the layers together; the constructor calls it."""
+        layers = [tf.keras.layers.Flatten()]
+        for width, dropout in zip(self.hidden_widths, self.hidden_dropouts, strict=True):
+            layers += [tf.keras.layers.Dense(width, activation="relu"), tf.keras.layers.Dropout(dropout)]
+        self.net = tf.keras.Sequential([*layers, tf.keras.layers.Dense(self.num_outputs)])
 
-    def __init__(
-        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
-    ):
-        super().__init__()
-        self.save_hyperparameters(check=True)
-        layers = tf.keras.layers
-        self.net = tf.keras.Sequential([
-            layers.Flatten(),
-            layers.Dense(self.num_hiddens_1, activation="relu"), layers.Dropout(self.dropout_1),
-            layers.Dense(self.num_hiddens_2, activation="relu"), layers.Dropout(self.dropout_2),
-            layers.Dense(self.num_outputs),
-        ])  # fmt: skip
+
+@saved_by_keras
+class DropoutMLPRegressor(BaseMLP, Regressor):
+    """The network of `DropoutMLP`, with `num_outputs` real numbers per sample to learn, and the squared loss."""
+
+    setup = DropoutMLP.setup

@@ -1,5 +1,7 @@
 """Devices, randomness, and the array functions in which the book's shared cells are written."""
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,6 +69,16 @@ def numpy(X: Tensor) -> np.ndarray:
     X = X.detach().cpu()
     host: np.ndarray = X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
     return host
+
+
+@cache  # a step that is recorded on a GPU reads it from where it was
+def _table(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(numbers, dtype=dtype, device=device)
+
+
+def entries(table: Sequence[float], indices: Tensor, like: Tensor) -> Tensor:
+    """Return the numbers of a table at indices (N,), in the dtype and on the device of another tensor."""
+    return _table(tuple(table), like.dtype, like.device)[indices]
 
 
 def to(X: Tensor, device: torch.device) -> Tensor:

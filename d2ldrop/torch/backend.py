@@ -15,7 +15,9 @@ from d2ldrop.registry import claim
 from d2ldrop.torch import arrays, lesson, masks
 from d2ldrop.torch.graphs import Replay, can_be_replayed, dependencies
 from d2ldrop.torch.lesson import Module
+from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
+from d2ldrop.training.optimizers import set_rate
 
 
 @dataclass
@@ -31,7 +33,7 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     """PyTorch: eager, on the CPU and on GPUs."""
 
     name = "torch"
-    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.SoftmaxRegression)
+    models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
 
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
     is_array, array, numpy = staticmethod(arrays.is_array), staticmethod(arrays.array), staticmethod(arrays.numpy)
@@ -39,6 +41,7 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     entropy, is_tracing = staticmethod(arrays.entropy), staticmethod(torch.compiler.is_compiling)
     real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
+    entries = staticmethod(arrays.entries)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -97,6 +100,28 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         Y: Tensor = model(_floats(X))
         return Y
 
+    @torch.no_grad()
+    def sample(self, model: Module, X: Tensor) -> Tensor:
+        """Return the outputs of the model with dropout on, without gradients.
+
+        Modules inside it with buffers of their own, such as batch normalisation, are as in evaluation.
+        """
+        modes = [(module, module.training) for module in model.modules()]
+        for module, _ in modes:
+            module.training = module is model or not any(True for _ in module.buffers(recurse=False))
+        try:
+            Y: Tensor = model(_floats(X))
+            return Y
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def linear_calls(self, model: Module, X: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return the input and the output of each `nn.Linear` in a call with dropout on."""
+        with noting_calls(layer for layer in model.modules() if isinstance(layer, nn.Linear)) as calls:
+            self.sample(model, X)
+        return calls
+
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
@@ -132,6 +157,18 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
             if k.isdecimal():
                 saved["state"].setdefault(int(k), {})[name] = torch.tensor(value)
         state.optim.load_state_dict(saved)
+        return state
+
+    def set_lr(self, state: State, lr: float) -> State:
+        """Set the learning rate of all groups of parameters."""
+        if not isinstance(state.optim, torch.optim.Optimizer):
+            set_rate(state.optim, lr)
+            return state
+        for group in state.optim.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
         return state
 
     def train_step(self, state: State, batch: tuple[Tensor, ...], clip: float) -> tuple[State, Metrics]:

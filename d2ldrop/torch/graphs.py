@@ -70,9 +70,14 @@ def dependencies(model: Any, optim: Any, data: tuple[Tensor, ...]) -> tuple[Any,
         (key, value)
         for group in settings
         for key, value in group.items()
-        if isinstance(value, (int, float)) and key != "training"  # a step turns this on by itself
+        if _is_setting(value) and key != "training"  # a step turns this on by itself
     ]
     return *(tensor.data_ptr() for tensor in tensors), *numbers
+
+
+def _is_setting(value: Any) -> bool:
+    """Return True if a value is a number, or a tuple of numbers."""
+    return all(isinstance(item, (int, float)) for item in (value if isinstance(value, tuple) else [value]))
 
 
 def record(step: Callable[[], Metrics]) -> tuple[Callable[[], None], Metrics]:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.randomness import no_axes, odds
 from d2ldrop.torch.masks import by_rows, draw_mask, drop_on_gpu, has_own_kernel, masked, real_floats
-from d2ldrop.training.module import BaseClassifier, BaseModule
+from d2ldrop.torch.optimizers import optimizer_for
+from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor
 
 # Dropout
 
@@ -79,12 +80,15 @@ class Module(BaseModule, nn.Module):
 
 
 class Classifier(Module, BaseClassifier):
-    """Base of classification models: cross-entropy, accuracy, and SGD with `self.lr`."""
+    """Base of classification models: cross-entropy, accuracy, and an optimiser, SGD if no other is asked for."""
 
     def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
-        Y_hat = Y_hat.reshape(-1, Y_hat.shape[-1])
-        return nn.functional.cross_entropy(Y_hat, Y.reshape(-1), reduction="mean" if averaged else "none")
+        Y_hat, Y = Y_hat.reshape(-1, Y_hat.shape[-1]), Y.reshape(-1)
+        if self.has_class_weights:
+            weighted: Tensor = self.weighted(nn.functional.cross_entropy(Y_hat, Y, reduction="none"), Y, averaged)
+            return weighted
+        return nn.functional.cross_entropy(Y_hat, Y, reduction="mean" if averaged else "none")
 
     def accuracy(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
         """Return the fraction of samples whose largest logit is at their label; 0 or 1 each if not `averaged`."""
@@ -92,8 +96,19 @@ class Classifier(Module, BaseClassifier):
         return hits.mean() if averaged else hits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return stochastic gradient descent with the learning rate `self.lr`."""
-        return torch.optim.SGD(self.parameters(), lr=self.lr, fused=True)
+        """Return the optimiser that `self.optimizer` names, with `self.lr`; without a name, it is plain SGD."""
+        return optimizer_for(self)
+
+
+class Regressor(Module, BaseRegressor):
+    """Base of regression models: half the squared error, and an optimiser as classifiers have it."""
+
+    configure_optimizers = Classifier.configure_optimizers
+
+    def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
+        """Return (Y_hat - Y)^2 / 2 for outputs (N, K): its mean, or the mean over outputs per sample."""
+        losses = ((Y_hat - Y.reshape(Y_hat.shape)) ** 2 / 2).mean(dim=1)
+        return losses.mean() if averaged else losses
 
 
 class SGD(HyperParameters):
@@ -121,62 +136,47 @@ class SoftmaxRegression(Classifier):
 
     host_init = True
 
-    def __init__(self, num_outputs: int, lr: float):
+    def __init__(self, num_outputs: int, lr: float, **options: Any):
         super().__init__()
         self.save_hyperparameters(check=True)
         self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_outputs))
 
 
-class DropoutMLPScratch(Classifier):
-    """Two hidden layers, with `dropout_layer` after each activation while training.
+class DropoutMLPScratch(BaseMLP, Classifier):
+    """Hidden layers, with `dropout_layer` after each activation while training.
 
-    Parameters
-    ----------
-    num_outputs, num_hiddens_1, num_hiddens_2
-        Widths of the layers.
-    dropout_1, dropout_2
-        Probabilities of dropping an activation.
-    lr
-        Learning rate.
+    Parameters are those of `BaseMLP`: the chapter's for two layers, or `num_hiddens, dropouts` for any number.
     """
 
-    host_init = True
-
-    def __init__(
-        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
-    ):
-        super().__init__()
-        self.save_hyperparameters(check=True)
-        self.lin1 = nn.LazyLinear(num_hiddens_1)
-        self.lin2 = nn.LazyLinear(num_hiddens_2)
-        self.lin3 = nn.LazyLinear(num_outputs)
+    def setup(self) -> None:
+        """Name the layers `lin1`, `lin2`, ...; the constructor calls it."""
+        for k, width in enumerate((*self.hidden_widths, self.num_outputs), start=1):
+            setattr(self, f"lin{k}", nn.LazyLinear(width))
         self.relu = nn.ReLU()
 
     def forward(self, X: Tensor) -> Tensor:
         """Return logits (N, num_outputs) for inputs (N, ...)."""
-        H1 = self.relu(self.lin1(X.flatten(start_dim=1)))
-        if self.training:
-            H1 = dropout_layer(H1, self.dropout_1)
-        H2 = self.relu(self.lin2(H1))
-        if self.training:
-            H2 = dropout_layer(H2, self.dropout_2)
-        Y: Tensor = self.lin3(H2)
+        H = X.flatten(start_dim=1)
+        for layer, dropout in self.hidden_layers:
+            H = self.relu(layer(H))
+            if self.training:
+                H = dropout_layer(H, dropout)
+        Y: Tensor = self.output_layer(H)
         return Y
 
 
-class DropoutMLP(Classifier):
+class DropoutMLP(BaseMLP, Classifier):
     """The same network from PyTorch's own layers; parameters as in `DropoutMLPScratch`."""
 
-    host_init = True
+    def setup(self) -> None:
+        """Put the layers together; the constructor calls it."""
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width, dropout in zip(self.hidden_widths, self.hidden_dropouts, strict=True):
+            layers += [nn.LazyLinear(width), nn.ReLU(), nn.Dropout(dropout)]
+        self.net = nn.Sequential(*layers, nn.LazyLinear(self.num_outputs))
 
-    def __init__(
-        self, num_outputs: int, num_hiddens_1: int, num_hiddens_2: int, dropout_1: float, dropout_2: float, lr: float
-    ):
-        super().__init__()
-        self.save_hyperparameters(check=True)
-        self.net = nn.Sequential(
-            nn.Flatten(),
-            nn.LazyLinear(num_hiddens_1), nn.ReLU(), nn.Dropout(dropout_1),
-            nn.LazyLinear(num_hiddens_2), nn.ReLU(), nn.Dropout(dropout_2),
-            nn.LazyLinear(num_outputs),
-        )  # fmt: skip
+
+class DropoutMLPRegressor(BaseMLP, Regressor):
+    """The network of `DropoutMLP`, with `num_outputs` real numbers per sample to learn, and the squared loss."""
+
+    setup = DropoutMLP.setup

@@ -4,12 +4,12 @@ import csv
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from d2ldrop.errors import ArgumentError
+from d2ldrop.errors import ArgumentError, ArgumentTypeError
 from d2ldrop.files import replacing
 from d2ldrop.hyperparameters import number, positive
 
@@ -18,6 +18,7 @@ class Training(Protocol):
     """What callbacks see of a `Trainer`, among other attributes."""
 
     max_epochs: int
+    state: Any
     history: list[dict[str, float]]
     should_stop: bool
 
@@ -102,6 +103,47 @@ class EarlyStopping(Callback):
     def load_state(self, arrays: dict[str, np.ndarray]) -> None:
         """Take over the weights of the best epoch."""
         self._best, self._resumed = arrays or None, True
+
+
+class LRSchedule(Callback):
+    """Set the learning rate of each epoch.
+
+    Parameters
+    ----------
+    schedule
+        A function of the epoch, counted from 0, that returns its learning rate, a number of at least 0.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `schedule` is no function; when an epoch begins, if it returns something else.
+    UsageError
+        When training begins, if the rate of the model's optimiser cannot be set. That of the model's own can, and of
+        one by hand, such as `SGD`, that has a number as its attribute `lr`. With Optax, one of the reader's own is made
+        by `optax.inject_hyperparams`.
+
+    Examples
+    --------
+    >>> from d2ldrop import Trainer, numpy as d2l
+    >>> halved = LRSchedule(lambda epoch: 0.5 * 0.5**epoch)
+    >>> trainer = Trainer(max_epochs=3, seed=0, callbacks=[halved])
+    >>> trainer.fit(d2l.SoftmaxRegression(num_outputs=10, lr=0.5), d2l.Digits())
+    >>> trainer.optim.lr
+    0.125
+    """
+
+    lr: float | None = None
+    """The learning rate of the current or last epoch."""
+
+    def __init__(self, schedule: Callable[[int], float]):
+        if not callable(schedule):
+            raise ArgumentTypeError(f"Expected schedule to be a function of the epoch. Received: {schedule!r}")
+        self.schedule = schedule
+
+    def on_epoch_start(self, trainer: Training) -> None:
+        """Set the learning rate of this epoch, also of one with which a resumed training goes on."""
+        self.lr = number(f"the learning rate of epoch {trainer.epoch}", self.schedule(trainer.epoch))
+        trainer.state = trainer.backend.set_lr(trainer.state, self.lr)
 
 
 def epochs_since_best(history: Sequence[Mapping[str, float]], monitor: str, min_delta: float = 0.0) -> int:

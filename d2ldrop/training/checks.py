@@ -10,7 +10,7 @@ import numpy as np
 from d2ldrop.backend import Array, Numbers
 from d2ldrop.data import ArrayData, DataModule, on_host, samples
 from d2ldrop.errors import ArgumentError, DataError, DivergedError
-from d2ldrop.training.callbacks import Callback
+from d2ldrop.training.callbacks import Callback, LRSchedule
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
 
@@ -135,7 +135,8 @@ def check_finite(prefix: str, numbers: Numbers, done: int, trainer: Any) -> None
 
 def diverged(trainer: Any, step: str, what: str) -> None:
     """Raise an error, or warn, that training has diverged."""
-    rate = getattr(trainer.model, "lr", None)
+    rates = [callback.lr for callback in trainer.callbacks if isinstance(callback, LRSchedule)]
+    rate = rates[-1] if rates else getattr(trainer.model, "lr", None)
     text = (
         f"Training diverged in epoch {trainer.epoch + 1}{step}: {what}"
         + (f", with the learning rate {rate:g}" if isinstance(rate, (int, float)) else "")

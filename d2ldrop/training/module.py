@@ -1,6 +1,6 @@
 """What the models of all frameworks share: hyperparameters, steps, and how their metrics reach the trainer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, Metrics
 from d2ldrop.errors import UsageError
-from d2ldrop.hyperparameters import HyperParameters
+from d2ldrop.hyperparameters import TINY, HyperParameters
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.registry import get_backend
 
@@ -47,6 +47,9 @@ class BaseModule(HyperParameters):
     plot_valid_per_epoch: int = 1
     host_init: bool = False
     """Whether a trainer with a seed draws the initial weights on the host, the same for every framework."""
+
+    is_regression: bool = False
+    """Whether labels are real numbers, as opposed to classes."""
 
     trainer: Logger | None = None
     input_shape: tuple[int, ...] | None = None
@@ -145,7 +148,12 @@ def by_weights(model: Any) -> tuple[Any, ...]:
     """
     weights = model.backend.get_weights(model) if model.backend.is_built(model) else None
     kept = (bool, int, float, str, np.number, type(None))
-    plain = {name: value for name, value in vars(model).items() if isinstance(value, kept) and not name.startswith("_")}
+    plain = {
+        name: value
+        for name, value in vars(model).items()
+        if all(isinstance(item, kept) for item in (value if value and isinstance(value, (tuple, list)) else [value]))
+        and not name.startswith("_")
+    }
     return remade, (type(model), dict(getattr(model, "hparams", {})), plain, weights, model.input_shape)
 
 
@@ -184,6 +192,21 @@ def remade(
 class BaseClassifier(BaseModule):
     """The part of `Classifier` that is the same in every framework."""
 
+    @property
+    def has_class_weights(self) -> bool:
+        """Whether samples of some classes count more than those of others, see `weighted`."""
+        return getattr(self, "class_weights", None) is not None
+
+    def weighted(self, losses: Array, Y: Array, averaged: bool) -> Array:
+        """Return losses (N,) times the weights of the classes Y (N,) or, if `averaged`, the weighted mean.
+
+        The mean is the sum of the products over the sum of the weights; 0 where all weights of a batch are 0.
+        """
+        backend = self.backend
+        weights = backend.entries(self.class_weights, Y, losses)
+        products = losses * weights
+        return backend.sum_along(products, 0) / (backend.sum_along(weights, 0) + TINY) if averaged else products
+
     def accuracy(self, Y_hat: Array, Y: Array, averaged: bool = True) -> Array:
         """Return the fraction of samples whose largest output is at their label; per sample if not `averaged`."""
         raise UsageError(f"Expected {type(self).__name__} to define accuracy(Y_hat, Y). It does not.")
@@ -200,3 +223,93 @@ class BaseClassifier(BaseModule):
         Y_hat = self(*batch[:-1])
         loss = self.loss(Y_hat, batch[-1])
         self.report({"loss": loss, "acc": self.accuracy(Y_hat, batch[-1])}, train=False)
+
+
+class BaseRegressor(BaseModule):
+    """The part of `Regressor` that is the same in every framework: labels are real numbers, not classes."""
+
+    is_regression = True
+
+
+class BaseMLP(BaseModule):
+    """The part of the chapter's networks that is the same in every framework: hyperparameters and hidden layers.
+
+    Subclasses make the layers in `setup`, which the constructor calls.
+
+    Parameters
+    ----------
+    num_outputs, num_hiddens_1, num_hiddens_2
+        Widths of the layers.
+    dropout_1, dropout_2
+        Probabilities of dropping an activation.
+    lr
+        Learning rate.
+    num_hiddens, dropouts
+        In place of the four numbers above: the widths of any number of hidden layers, and as many probabilities.
+    weight_decay, momentum, optimizer
+        The optimiser, `"sgd"`, `"adam"` or `"adamw"`, and its settings, see `d2ldrop.training.optimizers.chosen`.
+    class_weights
+        How much samples of each class count in the loss, a number of at least 0 per class; None: all the same.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If one of them is not what is said above, or hidden layers are given in both forms, or in half of one.
+    """
+
+    host_init = True
+    num_hiddens_1: int | None = None
+    num_hiddens_2: int | None = None
+    dropout_1: float | None = None
+    dropout_2: float | None = None
+    num_hiddens: Sequence[int] | None = None
+    dropouts: Sequence[float] | None = None
+
+    if TYPE_CHECKING:
+
+        def setup(self) -> None:
+            """Make the layers."""
+
+    def __init__(
+        self,
+        num_outputs: int,
+        num_hiddens_1: int | None = None,
+        num_hiddens_2: int | None = None,
+        dropout_1: float | None = None,
+        dropout_2: float | None = None,
+        lr: float | None = None,
+        *,
+        num_hiddens: Sequence[int] | None = None,
+        dropouts: Sequence[float] | None = None,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        optimizer: str = "sgd",
+        class_weights: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.save_hyperparameters(check=True)
+        self.setup()
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        """The width of each hidden layer, in whichever form they were given."""
+        if self.num_hiddens_1 is None or self.num_hiddens_2 is None:
+            return tuple(self.num_hiddens or ())
+        return self.num_hiddens_1, self.num_hiddens_2
+
+    @property
+    def hidden_dropouts(self) -> tuple[float, ...]:
+        """The probability of dropping an activation, of each hidden layer."""
+        if self.dropout_1 is None or self.dropout_2 is None:
+            return tuple(self.dropouts or ())
+        return self.dropout_1, self.dropout_2
+
+    @property
+    def hidden_layers(self) -> list[tuple[Any, float]]:
+        """Each hidden layer with its probability, where they are `lin1`, `lin2`, ... as in the scratch model."""
+        return [(getattr(self, f"lin{k}"), dropout) for k, dropout in enumerate(self.hidden_dropouts, start=1)]
+
+    @property
+    def output_layer(self) -> Any:
+        """The last of the layers `lin1`, `lin2`, ..."""
+        return getattr(self, f"lin{len(self.hidden_dropouts) + 1}")

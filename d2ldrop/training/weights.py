@@ -24,8 +24,10 @@ import numpy as np
 from d2ldrop.backend import check_shapes
 from d2ldrop.errors import ArgumentError, WeightsError
 from d2ldrop.files import replacing
+from d2ldrop.hyperparameters import ANY_LAYERS, OPTIMIZERS, OPTIONS, TWO_LAYERS
 from d2ldrop.randomness import odds
 from d2ldrop.registry import get_backend, registered
+from d2ldrop.training.module import BaseMLP
 
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "?", "C64": "<c8",
@@ -40,6 +42,9 @@ _shortened = reprlib.Repr()
 _shortened.maxother = _shortened.maxstring = 100
 brief = _shortened.repr
 """`repr`, but short for values of any length and depth, and also where an object's own fails."""
+
+MAX_ENTRIES = 10_000
+"""The largest number of entries in a list among the hyperparameters of a file."""
 
 WIDTHS = ("num_hiddens_1", "num_hiddens_2", "num_outputs")
 """The hyperparameters of the chapter's models that are widths of layers, in order of the layers."""
@@ -162,7 +167,7 @@ def load_model(
         if not isinstance(name, str) or name not in framework.models:
             raise _unexpected(f"a model of a class among {', '.join(framework.models)}", name)
         model_class = framework.models[name]
-        num_inputs = _check(weights, about.get("hparams"), inspect.signature(model_class))
+        num_inputs = _check(weights, about.get("hparams"), model_class)
         if X is not None and math.prod(np.shape(X)[1:]) != num_inputs:
             raise _unexpected(f"inputs of {num_inputs} numbers each", np.shape(X)[1:])
         try:
@@ -266,27 +271,46 @@ def _entries(header: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...], in
     return found
 
 
-def _check(weights: dict[str, np.ndarray], hparams: Any, signature: inspect.Signature) -> int:
+def _check(weights: dict[str, np.ndarray], hparams: Any, model_class: type) -> int:
     """Check the hyperparameters of a model against its class and its weights; return the number of its inputs."""
-    names = [name for name, argument in signature.parameters.items() if argument.default is argument.empty]
-    if not isinstance(hparams, dict) or {*hparams} != {*names}:
-        raise _unexpected(f"the hyperparameters {', '.join(names)}", hparams)
+    forms = _forms(model_class)
+    if not isinstance(hparams, dict) or not any({*form} <= {*hparams} <= {*form, *OPTIONS} for form in forms):
+        raise _unexpected(f"the hyperparameters {', or '.join(map(', '.join, forms))}", hparams)
     first = weights["lin1.weight"].shape if "lin1.weight" in weights else ()
     num_inputs = first[-1] if first else 0
     widths = {name: hparams[name] for name in WIDTHS if name in hparams}
-    for name, value in {"number of inputs": num_inputs, **widths}.items():
+    for name in (*ANY_LAYERS, "class_weights"):
+        if name in hparams and (type(hparams[name]) is not list or len(hparams[name]) > MAX_ENTRIES):
+            raise _unexpected(f"{name} to be a list", hparams[name])
+    hidden = {f"num_hiddens[{k}]": value for k, value in enumerate(hparams.get("num_hiddens", ()))}
+    for name, value in {"number of inputs": num_inputs, **hidden, **widths}.items():
         if type(value) is not int or not 0 < value < 2**31:
             raise _unexpected(f"{name} to be a whole number greater than 0", value)
     for name, value in hparams.items():
-        if type(value) not in (int, float) or not abs(value) < 2.0**1000:
-            raise _unexpected(f"{name} to be a number", value)
-        if name.startswith("dropout"):
-            odds(value)
+        if name == "optimizer":
+            if value not in OPTIMIZERS:
+                raise _unexpected(f"{name} to be one of {', '.join(OPTIMIZERS)}", value)
+            continue
+        for item in value if name in (*ANY_LAYERS, "class_weights") else [value]:
+            if type(item) not in (int, float) or not abs(item) < 2.0**1000:
+                raise _unexpected(f"{name} to be a number" + "s" * isinstance(value, list), value)
+            if name.startswith("dropout"):
+                odds(item, name)
     expected: dict[str, tuple[int, ...]] = {}
-    for k, (inputs, outputs) in enumerate(itertools.pairwise((num_inputs, *widths.values())), start=1):
+    for k, (inputs, outputs) in enumerate(
+        itertools.pairwise((num_inputs, *hidden.values(), *widths.values())), start=1
+    ):
         expected |= {f"lin{k}.weight": (outputs, inputs), f"lin{k}.bias": (outputs,)}
     check_shapes(expected, {name: value.shape for name, value in weights.items()})
     return num_inputs
+
+
+def _forms(model_class: type) -> list[tuple[str, ...]]:
+    """Return the names of the hyperparameters that a model needs, in each form in which they may be given."""
+    if issubclass(model_class, BaseMLP):
+        return [("num_outputs", *hidden, "lr") for hidden in (TWO_LAYERS, ANY_LAYERS)]
+    arguments = inspect.signature(model_class).parameters.values()
+    return [tuple(a.name for a in arguments if a.default is a.empty and a.kind is not a.VAR_KEYWORD)]
 
 
 def _unexpected(expected: str, received: Any) -> WeightsError:

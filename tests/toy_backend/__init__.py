@@ -54,11 +54,19 @@ class DropoutMLP(by_hand.DropoutMLP, Classifier):
     """The chapter's model from layers."""
 
 
+class Regressor(by_hand.Regressor, Module):
+    """Base of regression models."""
+
+
+class DropoutMLPRegressor(by_hand.DropoutMLPRegressor, Regressor):
+    """The network for real numbers."""
+
+
 class ToyBackend(NumpyBackend):
     """NumPy under another name, with arrays of its own."""
 
     name = "toy"
-    models = by_name(DropoutMLPScratch, DropoutMLP, SoftmaxRegression)
+    models = by_name(DropoutMLPScratch, DropoutMLP, DropoutMLPRegressor, SoftmaxRegression)
     is_array, array, dropout_layer = staticmethod(is_array), staticmethod(array), staticmethod(dropout_layer)
 
 
