@@ -14,6 +14,7 @@ from d2ldrop.errors import (
     DataNotFoundError,
     DivergedError,
     MissingPackageError,
+    StudyError,
     UsageError,
     WeightsError,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "MCPrediction",
     "MCRegression",
     "MissingPackageError",
+    "StudyError",
     "TensorBoardLog",
     "Trainer",
     "UsageError",

@@ -50,6 +50,10 @@ class CheckpointError(D2LDropError, ValueError):
     """A checkpoint that is damaged, or of another training."""
 
 
+class StudyError(D2LDropError, RuntimeError):
+    """A run of a study that failed, or that no worker survived."""
+
+
 def need(package: str, extra: str, what: str) -> None:
     """Check that a package of an extra is installed, without importing it.
 

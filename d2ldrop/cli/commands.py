@@ -24,6 +24,7 @@ from d2ldrop.files import replacing
 from d2ldrop.plots.uncertainty import show_uncertain
 from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
+from d2ldrop.studies.training import BATCH_SIZES, DATA
 from d2ldrop.training.callbacks import Callback, Training
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.checks import gpus
@@ -33,9 +34,6 @@ from d2ldrop.training.progress import in_terminal
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
 from d2ldrop.uncertainty import MCPrediction, mc_predict
-
-DATA = {"fashion-mnist": FashionMNIST, "digits": Digits}
-BATCH_SIZES = {"fashion-mnist": 256, "digits": 16}  # 256 would leave the digits, 1,437 of them, too few steps
 
 
 def train(args: argparse.Namespace) -> None:

@@ -11,9 +11,13 @@ from typing import Any, NoReturn
 
 from d2ldrop.benchmarks import bench as bench_module
 from d2ldrop.cli.arguments import MODELS, count, not_negative, positive, probability, separator, whole, writable
-from d2ldrop.cli.commands import DATA, bench, compare, info, predict, train
+from d2ldrop.cli.commands import bench, compare, info, predict, train
+from d2ldrop.cli.exercises import exercise
 from d2ldrop.errors import D2LDropError
 from d2ldrop.registry import available, canonical, registered
+from d2ldrop.studies.clusters import ENGINES
+from d2ldrop.studies.exercises import EXERCISES, QUICK_SEEDS, SEEDS
+from d2ldrop.studies.training import DATA
 from d2ldrop.training.history import ENDINGS
 from d2ldrop.training.optimizers import LEARNING_RATES
 
@@ -65,18 +69,20 @@ def check_together(commands: argparse.ArgumentParser, args: argparse.Namespace) 
     def given(name: str) -> bool:
         return bool(getattr(args, name, None))
 
+    of_tables = dict.fromkeys(("target", "task", "sep", "ignore"), "--csv FILE")
     needs = {
-        "resume": ("checkpoint", "--checkpoint DIR"),
-        **dict.fromkeys(("target", "task", "sep", "ignore", "out"), ("csv", "--csv FILE")),
+        "train": {"resume": "--checkpoint DIR", **of_tables},
+        "predict": {"out": "--csv FILE", **of_tables},
+        "exercise": {"resume": "--out DIR"},
     }
-    for name, (other, written) in needs.items():
-        if given(name) and not given(other):
-            commands.error(f"--{name} needs {written}")
+    for name, other in needs.get(args.command, {}).items():
+        if given(name) and not given(other.split()[0].removeprefix("--")):
+            commands.error(f"--{name} needs {other}")
     if args.command == "train" and args.csv and not args.target:
         commands.error("--csv needs --target COLUMN, the column to predict")
     if args.command == "predict" and args.csv and args.plot:
         commands.error("--plot draws images, and goes with no --csv")
-    if given("out") and args.out.exists() and args.out.samefile(args.csv):
+    if args.command == "predict" and args.out and args.out.exists() and args.out.samefile(args.csv):
         commands.error("--out needs another file than --csv")
 
 
@@ -178,6 +184,25 @@ def parser() -> argparse.ArgumentParser:
         "--plot", type=writable(*PICTURES), metavar="FILE", help="draw the loss of each step, and how the curves differ"
     )
     add_hyperparameters(add)
+
+    text = "Do the chapter's exercises: a table with intervals, a figure, and what follows from the numbers."
+    exercise_parser = command("exercise", exercise, text)
+    add = exercise_parser.add_argument
+    add("number", choices=[*map(str, EXERCISES), "all"], help="which exercise")
+    add("--backend", **one)
+    add("--data", choices=["auto", *DATA], default="auto", help="auto: Fashion-MNIST if it can be had, else the digits")
+    add("--seeds", type=count, help=f"how often each setting is trained; {SEEDS}, or {QUICK_SEEDS} with --quick")
+    add("--quick", action="store_true", help="the digits, few epochs and settings: seconds, to see that it works")
+    add("--jobs", type=count, help="trainings at the same time, a process each; as many as cores, if not given")
+    add("--engine", choices=ENGINES, default="loky", help="loky: this machine; dask or ray: a cluster")
+    add("--address", help="of the cluster's scheduler; without one, a cluster is started on this machine")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write table, numbers, figure and conclusion to a folder; keep runs there",
+    )
+    add("--resume", action="store_true", help="go on with the runs that are in that folder")
 
     bench_parser = command("bench", bench, "Measure epochs, layers, memory; run nothing else meanwhile.")
     add = bench_parser.add_argument
