@@ -79,6 +79,13 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def clusters(session: nox.Session) -> None:
+    """Run studies on Dask and Ray clusters of two workers, and kill one of these."""
+    session.install(EACH, *group("test"), "-e", ".[torch,dask,ray]")
+    session.run("pytest", *(session.posargs or ["tests/test_clusters.py"]), env={"D2LDROP_BACKENDS": "numpy,torch"})
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Break the library on purpose, one place at a time, and check that a test notices."""
     session.install(ALL, *group("test"), "-e", ".[all]")

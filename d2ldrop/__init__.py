@@ -13,6 +13,7 @@ from d2ldrop.errors import (
     DataError,
     DataNotFoundError,
     DivergedError,
+    StudyError,
     UsageError,
     WeightsError,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "EarlyStopping",
     "FashionMNIST",
     "LRSchedule",
+    "StudyError",
     "Trainer",
     "UsageError",
     "WeightsError",

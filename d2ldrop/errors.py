@@ -45,6 +45,10 @@ class CheckpointError(D2LDropError, ValueError):
     """A checkpoint that is damaged, or of another training."""
 
 
+class StudyError(D2LDropError, RuntimeError):
+    """A run of a study that failed, or that no worker survived."""
+
+
 def not_an_array(X: Any, backend: str) -> ArgumentTypeError:
     """Return the error for what is no array of a backend's framework."""
     kind = f"{type(X).__module__}.{type(X).__qualname__}".removeprefix("builtins.")

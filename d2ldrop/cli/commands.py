@@ -21,6 +21,7 @@ from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
 from d2ldrop.files import replacing
 from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
+from d2ldrop.studies.training import BATCH_SIZES, DATA
 from d2ldrop.training.callbacks import Callback, CSVLog, Training, write_history
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.optimizers import LEARNING_RATES
@@ -29,8 +30,6 @@ from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
 
 MODELS = {"scratch": "DropoutMLPScratch", "concise": "DropoutMLP"}
-DATA = {"fashion-mnist": FashionMNIST, "digits": Digits}
-BATCH_SIZES = {"fashion-mnist": 256, "digits": 16}  # 256 would leave the digits, 1,437 of them, too few steps
 
 
 def train(args: argparse.Namespace) -> None:

@@ -11,9 +11,13 @@ from typing import Any, NoReturn
 
 from d2ldrop.benchmarks import bench as bench_module
 from d2ldrop.cli.arguments import count, not_negative, positive, probability, whole, writable
-from d2ldrop.cli.commands import DATA, MODELS, bench, compare, info, predict, train
+from d2ldrop.cli.commands import MODELS, bench, compare, info, predict, train
+from d2ldrop.cli.exercises import exercise
 from d2ldrop.errors import D2LDropError
 from d2ldrop.registry import available, canonical, registered
+from d2ldrop.studies.clusters import ENGINES
+from d2ldrop.studies.exercises import EXERCISES, QUICK_SEEDS, SEEDS
+from d2ldrop.studies.training import DATA
 from d2ldrop.training.optimizers import LEARNING_RATES
 
 
@@ -39,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     commands = parser()
     args = commands.parse_args(argv)
-    if getattr(args, "resume", False) and not args.checkpoint:
-        commands.error("--resume needs --checkpoint DIR")
+    folder = {"train": "checkpoint", "exercise": "out"}.get(args.command)
+    if folder and args.resume and not getattr(args, folder):
+        commands.error(f"--resume needs --{folder} DIR")
     if args.command is None:
         commands.print_help()
         return 2
@@ -127,6 +132,25 @@ def parser() -> argparse.ArgumentParser:
         "--plot", type=writable(*PICTURES), metavar="FILE", help="draw the loss of each step, and how the curves differ"
     )
     add_hyperparameters(add)
+
+    text = "Do the chapter's exercises: a table with intervals, a figure, and what follows from the numbers."
+    exercise_parser = command("exercise", exercise, text)
+    add = exercise_parser.add_argument
+    add("number", choices=[*map(str, EXERCISES), "all"], help="which exercise")
+    add("--backend", **one)
+    add("--data", choices=["auto", *DATA], default="auto", help="auto: Fashion-MNIST if it can be had, else the digits")
+    add("--seeds", type=count, help=f"how often each setting is trained; {SEEDS}, or {QUICK_SEEDS} with --quick")
+    add("--quick", action="store_true", help="the digits, few epochs and settings: seconds, to see that it works")
+    add("--jobs", type=count, help="trainings at the same time, a process each; as many as cores, if not given")
+    add("--engine", choices=ENGINES, default="loky", help="loky: this machine; dask or ray: a cluster")
+    add("--address", help="of the cluster's scheduler; without one, a cluster is started on this machine")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write table, numbers, figure and conclusion to a folder; keep runs there",
+    )
+    add("--resume", action="store_true", help="go on with the runs that are in that folder")
 
     bench_parser = command("bench", bench, "Measure epochs, layers, memory; run nothing else meanwhile.")
     add = bench_parser.add_argument

@@ -1,0 +1,152 @@
+"""The chapter's exercises: each is a grid of settings, made with several seeds, a table, a figure and a conclusion."""
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from d2ldrop.errors import ArgumentError
+from d2ldrop.files import replacing
+from d2ldrop.studies import tables
+from d2ldrop.studies.compare import version_of
+from d2ldrop.studies.engine import Run, execute
+from d2ldrop.studies.store import Numbers, Settings
+from d2ldrop.studies.tables import Results, Row
+
+EXERCISES = (1, 2, 5)
+SEEDS, QUICK_SEEDS = 5, 2
+
+
+class Exercise(Protocol):
+    """What a module `exercise_N.py` defines."""
+
+    TITLE: str
+    """What is asked, in one line."""
+
+    def grid(self, quick: bool) -> list[Settings]:
+        """Return the settings, `epochs` included; the first is the baseline. `quick` is for seconds, not minutes."""
+
+    def run(self, seed: int, **settings: Any) -> Numbers:
+        """Return the numbers of a setting; `backend` and `data` come in addition to what the grid has."""
+
+    def rows(self, results: Results) -> list[Row]:
+        """Return the table."""
+
+    def conclude(self, results: Results) -> list[str]:
+        """Return sentences that follow from the numbers."""
+
+    def draw(self, results: Results, figure: Any) -> None:
+        """Draw on an empty matplotlib figure."""
+
+
+class Report(NamedTuple):
+    """What came out of an exercise."""
+
+    number: int
+    title: str
+    about: str
+    """On what, how often and for how long was trained."""
+    results: Results
+    rows: list[Row]
+    conclusion: list[str]
+
+
+def exercise(number: int) -> Exercise:
+    """Return the module of an exercise.
+
+    Raises
+    ------
+    ArgumentError
+        If there is none of that number.
+    """
+    if number not in EXERCISES:
+        raise ArgumentError(
+            f"Expected the number of an exercise, {', '.join(map(str, EXERCISES))}. Received: {number!r}"
+        )
+    module: Any = importlib.import_module(f"d2ldrop.studies.exercise_{number}")
+    found: Exercise = module
+    return found
+
+
+def perform(
+    number: int,
+    *,
+    backend: str,
+    data: str,
+    seeds: int = SEEDS,
+    quick: bool = False,
+    jobs: int = 1,
+    engine: str = "loky",
+    address: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    report: Callable[[int, int], Any] = lambda done, total: None,
+) -> Report:
+    """Do an exercise.
+
+    Parameters
+    ----------
+    number
+        Which.
+    backend, data
+        The names of a backend and of a data set in `d2ldrop.studies.training.DATA`.
+    seeds
+        Each setting is trained with the seeds 0, 1, ..., `seeds` - 1.
+    quick
+        Few epochs and settings, to see that it works.
+    jobs, engine, address, path, resume, report
+        As for `d2ldrop.studies.engine.execute`, which also says what may go wrong.
+    """
+    module = exercise(number)
+    grid = module.grid(quick)
+    runs = [Run(module.run, {"backend": backend, "data": data, **each}, seed) for each in grid for seed in range(seeds)]
+    results = Results(grid, seeds, execute(runs, jobs, engine, address, path, resume, report))
+    epochs = sorted({each["epochs"] for each in grid})
+    about = (
+        f"{data}, {backend} {version_of(backend)}; {len(grid)} settings x {seeds} seeds = {len(runs)} trainings "
+        f"of {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs"
+    )
+    return Report(number, module.TITLE, about, results, module.rows(results), module.conclude(results))
+
+
+def write(done: Report, folder: Path) -> list[Path]:
+    """Write the table, all numbers, the figure and the conclusion of an exercise; return the paths."""
+    stem = folder / f"exercise{done.number}"
+    paths = [stem.with_suffix(ending) for ending in (".csv", ".json", ".png", ".txt")]
+    tables.write_csv(done.rows, paths[0])
+    settings = [each for each in done.results.grid for _ in range(done.results.seeds)]
+    content = {
+        "exercise": done.number,
+        "title": done.title,
+        "about": done.about,
+        "conclusion": done.conclusion,
+        "table": [tables.plain(row._asdict()) for row in done.rows],
+        "runs": [
+            {"settings": each, "seed": k % done.results.seeds, "numbers": numbers}
+            for k, (each, numbers) in enumerate(zip(settings, done.results.numbers, strict=True))
+        ],
+    }
+    with replacing(paths[1]) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with replacing(paths[2]) as temporary:
+        figure_of(done).savefig(temporary, dpi=120)
+    with replacing(paths[3]) as temporary:
+        temporary.write_text("\n".join(text_of(done)) + "\n", encoding="utf-8")
+    return paths
+
+
+def text_of(done: Report) -> Sequence[str]:
+    """Return title and conclusion, in lines."""
+    return [f"Exercise {done.number}: {done.title}", done.about, *(f"- {sentence}" for sentence in done.conclusion)]
+
+
+def figure_of(done: Report) -> Any:
+    """Return the figure of an exercise; it belongs to no window."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    exercise(done.number).draw(done.results, figure)
+    figure.suptitle(f"{done.title}\n{done.about}", fontsize="small")
+    return figure

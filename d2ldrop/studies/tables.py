@@ -1,0 +1,188 @@
+"""From numbers to statements: means over seeds, paired differences with their intervals, tables, and conclusions.
+
+Differences are *paired*: they are taken between runs of the same seed, which share initial weights and the order of the
+samples, and then averaged. Intervals are Student's, at 95%: of such intervals, one in twenty misses the true mean.
+"""
+
+import csv
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from d2ldrop.errors import ArgumentError
+from d2ldrop.files import replacing
+from d2ldrop.studies.store import Numbers, Settings
+
+
+class Estimate(NamedTuple):
+    """The mean of some numbers, and what it says about the mean of all that could have been drawn."""
+
+    mean: float
+    standard_error: float  # nan for a single number
+    n: int
+    low: float  # the ends of the 95% interval; infinite for a single number
+    high: float
+
+    def __str__(self) -> str:
+        if self.n == 1:
+            return f"{self.mean:+.4f} (1 seed, so no interval)"
+        return f"{self.mean:+.4f} (95% interval {self.low:+.4f} to {self.high:+.4f}, {self.n} seeds)"
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """Return mean, standard error and 95% interval of independent numbers.
+
+    Examples
+    --------
+    >>> print(estimate([1.0, 2.0, 3.0]))
+    +2.0000 (95% interval -0.4841 to +4.4841, 3 seeds)
+    """
+    from scipy.stats import t
+
+    x = np.asarray(list(values), float)
+    mean, n = float(x.mean()), len(x)
+    if n == 1:
+        return Estimate(mean, math.nan, n, -math.inf, math.inf)
+    error = float(x.std(ddof=1)) / math.sqrt(n)
+    reach = float(t.ppf(0.975, n - 1)) * error
+    return Estimate(mean, error, n, mean - reach, mean + reach)
+
+
+def paired(values: Iterable[float], baseline: Iterable[float]) -> Estimate:
+    """Return the estimate of the difference `values - baseline`, in both of which seeds are in the same order."""
+    return estimate(a - b for a, b in zip(values, baseline, strict=True))
+
+
+class Results:
+    """The numbers of all runs of a grid.
+
+    Parameters
+    ----------
+    grid
+        The settings.
+    seeds
+        How often each was run.
+    numbers
+        What the runs returned: for each setting, for each seed.
+    """
+
+    def __init__(self, grid: Sequence[Settings], seeds: int, numbers: Sequence[Numbers]):
+        self.grid, self.seeds, self.numbers = list(grid), seeds, list(numbers)
+
+    def values(self, metric: str, **setting: Any) -> np.ndarray:
+        """Return a number in the order of the seeds, (seeds,), or a curve, (seeds, length).
+
+        Parameters
+        ----------
+        metric
+            A name in what the runs returned.
+        setting
+            As much of a setting as tells it from the others.
+        """
+        found = [k for k, each in enumerate(self.grid) if setting.items() <= each.items()]
+        if len(found) != 1:
+            raise ArgumentError(f"Expected values that one setting has. Received: {setting}, which {len(found)} have")
+        (k,) = found
+        return np.array([each[metric] for each in self.numbers[k * self.seeds : (k + 1) * self.seeds]])
+
+
+class Row(NamedTuple):
+    """A line of a table; `difference` and its interval are from the baseline, and nan in the baseline's own line."""
+
+    setting: str
+    metric: str
+    mean: float
+    standard_error: float
+    n: int
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+def row(setting: str, metric: str, values: Iterable[float], baseline: Iterable[float] | None = None) -> Row:
+    """Return the line of a setting's metric; without a baseline, it has no difference."""
+    difference = (math.nan,) * 3
+    if baseline is not None:
+        compared = paired(values, baseline)
+        difference = (compared.mean, compared.low, compared.high)
+    return Row(setting, metric, *estimate(values)[:3], *difference)
+
+
+def contrast(name: str, metric: str, differences: Iterable[float]) -> Row:
+    """Return the line of a comparison that is not with the baseline, one difference per seed."""
+    found = estimate(differences)
+    return Row(name, metric, math.nan, found.standard_error, found.n, found.mean, found.low, found.high)
+
+
+def verdict(difference: Estimate, higher: str, lower: str, neither: str) -> str:
+    """Return the sentence that a difference supports, with its interval.
+
+    Parameters
+    ----------
+    difference
+        Of which the interval decides: above 0, below 0, or on both sides of it.
+    higher, lower, neither
+        The sentences for these, without a full stop.
+    """
+    sentence = higher if difference.low > 0 else lower if difference.high < 0 else neither
+    return f"{sentence}: {difference}."
+
+
+def compared(what: str, metric: str, values: Iterable[float], than: str, baseline: Iterable[float]) -> str:
+    """Return a sentence on whether one setting's metric is above or below another's, seed by seed."""
+    return verdict(
+        paired(values, baseline),
+        f"With {what}, {metric} is higher than with {than}",
+        f"With {what}, {metric} is lower than with {than}",
+        f"Between {what} and {than}, no difference in {metric} is shown",
+    )
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("setting", "metric", "mean", "s.e.", "n", "difference", "95% interval")
+    for each in rows:
+        interval = "" if math.isnan(each.low) else f"{each.low:+.4f} to {each.high:+.4f}"
+        numbers = (_number(each.mean), _number(each.standard_error), str(each.n), _number(each.difference, "+"))
+        table.add_row(each.setting, each.metric, *numbers, interval)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _number(value: float, sign: str = "") -> str:
+    return "" if math.isnan(value) else f"{value:{sign}.4f}"
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write a table; what is not there is empty."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+        for each in rows:
+            writer.writerow("" if value is None else value for value in plain(each._asdict()).values())
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers as JSON has them: None for what is nan or infinite."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
+
+
+# Figures
+
+
+def band(axes: Any, curves: np.ndarray, label: str, **style: Any) -> None:
+    """Draw the mean of curves (seeds, epochs), and around it the 95% interval of the mean at each epoch."""
+    estimates = [estimate(values) for values in curves.T]
+    x = np.arange(1, len(estimates) + 1)
+    (line,) = axes.plot(x, [each.mean for each in estimates], label=label, **style)
+    if len(curves) > 1:
+        low, high = [each.low for each in estimates], [each.high for each in estimates]
+        axes.fill_between(x, low, high, alpha=0.2, color=line.get_color(), lw=0)
