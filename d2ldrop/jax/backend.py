@@ -88,6 +88,11 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         model.training = False
         return model(*floats([X]))
 
+    def affine(self, layer: nn.Dense) -> tuple[Array, Array]:
+        """Return the parameters of a layer, inside a call of its model."""
+        params = layer.variables["params"]
+        return params["kernel"], params["bias"]
+
     @contextmanager
     def noting_linear(self, model: Module) -> Iterator[list[tuple[Array, Array]]]:
         """Inside the block, add the input and the output of each call of an `nn.Dense`, of any model, to a list."""

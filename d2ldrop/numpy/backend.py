@@ -30,6 +30,7 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
     """NumPy, which is also the reference that every other backend is tested against."""
 
     name = "numpy"
+    by_hand = True
     models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
 
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
@@ -93,6 +94,12 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         """Return the outputs of the model, without dropout."""
         model.train(False)
         return model(as_floats(X))
+
+    def affine(self, layer: Linear) -> tuple[np.ndarray, np.ndarray]:
+        """Return the parameters of a layer that has them."""
+        assert layer.W is not None
+        assert layer.b is not None
+        return layer.W, layer.b
 
     def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[np.ndarray, np.ndarray]]]:
         """Inside the block, add the input and the output of each call of a `Linear` to a list."""

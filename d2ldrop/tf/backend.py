@@ -165,6 +165,10 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         with tf.device(X.device), mode(model, False):
             return model(_floats(X))
 
+    def affine(self, layer: tf.keras.layers.Dense) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the values of a layer's variables."""
+        return tf.convert_to_tensor(layer.kernel), tf.convert_to_tensor(layer.bias)
+
     def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[tf.Tensor, tf.Tensor]]]:
         """Inside the block, add the input and the output of each call of a `Dense` layer to a list."""
         dense = [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.Dense)]

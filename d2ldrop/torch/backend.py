@@ -100,6 +100,10 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         Y: Tensor = model(_floats(X))
         return Y
 
+    def affine(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Return the parameters of a layer, the weights transposed."""
+        return layer.weight.T, layer.bias
+
     def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[Tensor, Tensor]]]:
         """Inside the block, add the input and the output of each call of an `nn.Linear` to a list."""
         return noting_calls(layer for layer in model.modules() if isinstance(layer, nn.Linear))
