@@ -32,10 +32,11 @@ def run(seed: int, **settings: Any) -> Numbers:
     model = fitted(seed, **settings).model
     X, y = load(settings["data"]).split(train=False, channels_last=model.backend.channels_last)
 
-    def predict(way: str, most: int = MASKS[-1]) -> np.ndarray:
-        if way == "mean":
-            return predict_proba(model, X)
-        return mc_predict(model, X, samples=min(PASSES[way], most), seed=seed).probabilities
+    def under_masks(samples: int) -> Any:
+        return mc_predict(model, X, samples=samples, seed=seed)
+
+    def predict(way: str, most: int = MASKS[-1]) -> Any:
+        return predict_proba(model, X) if way == "mean" else under_masks(min(PASSES[way], most)).probabilities
 
     numbers: dict[str, Any] = {}
     for way in WAYS:
@@ -45,8 +46,8 @@ def run(seed: int, **settings: Any) -> Numbers:
         numbers[f"{way}_seconds"] = time.perf_counter() - started
         numbers |= {f"{way}_{metric}": value for metric, value in scores(probabilities, y).items()}
         numbers[f"{way}_passes"] = PASSES[way]
-    pairs = mc_predict(model, X, samples=2, seed=seed)
-    numbers["changed"] = 2 * float(pairs.variation_ratio.mean())  # 1/2 where two masks disagree, and otherwise 0
+    ratios = under_masks(2).variation_ratio  # 1/2 where the two disagree, and otherwise 0
+    numbers["changed"] = 2 * float(ratios.mean())
     return numbers
 
 
