@@ -30,6 +30,7 @@ from d2ldrop.training.callbacks import Callback, CSVLog, EarlyStopping, LRSchedu
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, load_weights, read_weights, save_weights
+from d2ldrop.uncertainty import MCPrediction, MCRegression, mc_predict, predict_proba
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,8 @@ __all__ = [
     "EarlyStopping",
     "FashionMNIST",
     "LRSchedule",
+    "MCPrediction",
+    "MCRegression",
     "StudyError",
     "Trainer",
     "UsageError",
@@ -65,6 +68,8 @@ __all__ = [
     "input_noise",
     "load_model",
     "load_weights",
+    "mc_predict",
+    "predict_proba",
     "read_weights",
     "register_backend",
     "save_weights",

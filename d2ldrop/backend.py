@@ -7,7 +7,7 @@ of it. To add a framework, write such a package and register it; `CONTRIBUTING.m
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -218,7 +218,7 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
             If the model was never called, and has none yet.
         """
         if not self.is_built(model):
-            raise _never_called(model)
+            raise never_called(model)
         parameters = self.parameters(model).items()
         return {
             name: np.array(self.numpy(value).T if transposed else self.numpy(value), order="C")
@@ -251,11 +251,11 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """Create the parameters of a model whose first layer is `lin1`, as far as its weights tell."""
         first = np.shape(weights["lin1.weight"]) if "lin1.weight" in weights else ()
         if len(first) != 2 or any(np.ndim(value) > 2 for value in weights.values()):  # convolutions, say
-            raise _never_called(model)
+            raise never_called(model)
         try:
             self.build(model, (np.zeros((1, first[1]), np.float32),), self.cpu())
         except Exception as error:  # whatever the reader's layers say of these inputs
-            raise _never_called(model) from error
+            raise never_called(model) from error
 
     def sublayers(self, net: Any) -> Iterable[Any]:
         """Return the layers of a sequential network, in order."""
@@ -279,8 +279,22 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         return training
 
     @abstractmethod
-    def noting_linear(self, model: ModelT) -> AbstractContextManager[list[tuple[ArrayT, ArrayT]]]:
-        """Inside the block, add the input and the output of each call of a fully connected layer to a list."""
+    def sample(self, model: ModelT, X: ArrayT) -> ArrayT:
+        """Return the outputs of one call of a built model with dropout on, without gradients.
+
+        Each row draws its own masks, from the generators that `seed` seeds. Layers that keep statistics, as for batch
+        normalisation, are as in evaluation. Nothing of the model changes, nor of a training that goes on.
+        """
+
+    @abstractmethod
+    def linear_calls(self, model: ModelT, X: ArrayT) -> list[tuple[ArrayT, ArrayT]]:
+        """Return the input and the output of each fully connected layer in a call with dropout on, as by `sample`."""
+
+    def device_of(self, model: ModelT) -> DeviceT:
+        """Return the device on which a built model is; the CPU if it has no parameters."""
+        values: list[Any] = [parameter.value for parameter in self.parameters(model).values()]
+        device: DeviceT = values[0].device if values else self.cpu()
+        return device
 
     # Training
 
@@ -439,7 +453,7 @@ def _refuse(what: str, differences: list[str]) -> None:
         raise WeightsError(f"Expected weights of the model's {what}. {'; '.join(differences[:10])}{more}")
 
 
-def _never_called(model: Any) -> UsageError:
+def never_called(model: Any) -> UsageError:
     """Return the error for a model whose parameters are missing."""
     return UsageError(
         f"Expected a model that has its parameters. Received: {type(model).__name__}, which was never called. "

@@ -328,9 +328,9 @@ MUTANTS = {
         "test_optimizers.py::test_a_schedule_sets_the_rate_of_each_epoch_without_compiling_again",
     ),
     "activations are looked at without dropout": Mutant(
-        "training/activations.py",
-        "backend.sample(model, X)",
-        "backend.predict(model, X)",
+        "numpy/backend.py",
+        "            self.sample(model, X)\n        return calls",
+        "            self.predict(model, X)\n        return calls",
         "test_activations.py::test_activations_are_those_that_numpy_computes_from_the_weights",
     ),
     "randomness is not resumed": Mutant(
@@ -463,6 +463,51 @@ MUTANTS = {
         "        X = np.array(X)",
         "test_noise.py::test_arrays_of_other_frameworks_are_refused_by_an_adapter",
         "mxnet",
+    ),
+    "predictions under masks without masks (NumPy)": Mutant(
+        "numpy/backend.py",
+        "        model.train()\n        try:",
+        "        model.train(False)\n        try:",
+        "test_uncertainty.py::test_means_over_masks_are_those_over_all_masks",
+    ),
+    "predictions under masks with the statistics of the batch (PyTorch)": Mutant(
+        "torch/backend.py",
+        "module.training = module is model or not any(True for _ in module.buffers(recurse=False))",
+        "module.training = True",
+        "test_uncertainty.py::test_batch_normalisation_is_as_in_evaluation",
+        "torch",
+    ),
+    "predictions under masks shift those of a training (Keras)": Mutant(
+        "tf/keras_model.py",
+        "            source.state.assign(state)",
+        "            pass",
+        "test_uncertainty.py::test_a_training_goes_on_as_if_nothing_had_been_predicted",
+        "tf",
+    ),
+    "predictions under masks seed MXNet's own generator": Mutant(
+        "mxnet/arrays.py",
+        "    if not _own_unseeded.get():\n        mx.random.seed(seed)",
+        "    mx.random.seed(seed)",
+        "test_uncertainty.py::test_a_training_goes_on_as_if_nothing_had_been_predicted",
+        "mxnet",
+    ),
+    "predictions under masks leave the generator elsewhere": Mutant(
+        "uncertainty.py",
+        "with sharing_masks(None), backend.isolated():",
+        "with sharing_masks(None):",
+        "test_uncertainty.py::test_what_is_drawn_later_does_not_depend_on_it",
+    ),
+    "the calibration error does not weigh the bins": Mutant(
+        "calibration.py",
+        ", weights=counts[filled]",
+        "",
+        "test_calibration.py::test_the_calibration_error_against_a_loop",
+    ),
+    "what is certain is rejected first": Mutant(
+        "calibration.py",
+        "np.unique(uncertainty, return_inverse=True)",
+        "np.unique(-uncertainty, return_inverse=True)",
+        "test_calibration.py::test_the_rejection_curve_against_a_loop",
     ),
 }
 

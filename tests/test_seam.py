@@ -65,7 +65,7 @@ def test_an_adapter_has_every_name_of_the_book(d2l):
     shared = {*d2ldrop.backend("numpy").__all__} - {
         "CrossEntropyLoss", "Dropout", "Flatten", "Layer", "Linear", "ReLU", "Sequential", "affine", "affine_backward",
         "affine_gradients", "cross_entropy", "cross_entropy_backward", "dropout_mask", "masked", "relu",
-        "relu_backward", "softmax", "Parameter",
+        "relu_backward", "softmax", "Parameter", "Adam", "AdamW",
     }  # fmt: skip
     assert not {name for name in shared if not hasattr(d2l, name)}
     listed = getattr(d2l, "__all__", shared)

@@ -15,10 +15,12 @@ import numpy as np
 
 from d2ldrop.backend import AnyBackend
 from d2ldrop.benchmarks import bench as bench_module
+from d2ldrop.calibration import expected_calibration_error
 from d2ldrop.cli.running import Report, Stopped, signals_raise, signals_wait
 from d2ldrop.data import Digits, FashionMNIST, ImageData
 from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
 from d2ldrop.files import replacing
+from d2ldrop.plots.uncertainty import show_uncertain
 from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
 from d2ldrop.studies.training import BATCH_SIZES, DATA
@@ -28,6 +30,7 @@ from d2ldrop.training.optimizers import LEARNING_RATES
 from d2ldrop.training.progress import in_terminal
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
+from d2ldrop.uncertainty import MCPrediction, mc_predict
 
 MODELS = {"scratch": "DropoutMLPScratch", "concise": "DropoutMLP"}
 
@@ -112,8 +115,18 @@ def predict(args: argparse.Namespace) -> None:
     row = trainer.evaluate(model, data)
     kind = type(model).__name__
     print(f"{args.backend} {kind} on {name}: accuracy {row['val_acc']:.4f}, loss {row['val_loss']:.4f}")
+    sampled = mc_predict(model, X, args.samples, args.seed) if args.samples else None
+    if isinstance(sampled, MCPrediction):
+        P = sampled.probabilities
+        print(
+            f"mean of {args.samples} masks: accuracy {(P.argmax(axis=1) == y).mean():.4f}, "
+            f"entropy {sampled.entropy.mean():.4f}, calibration error {expected_calibration_error(P, y):.4f}"
+        )
     if args.plot:
-        save_predictions(data, X, y, trainer.predict(X[:24], model), args.plot)
+        if isinstance(sampled, MCPrediction):
+            save_uncertain(data, X, y, sampled, args.plot)
+        else:
+            save_predictions(data, X, y, trainer.predict(X[:24], model), args.plot)
         print(f"plot: {args.plot}")
 
 
@@ -228,6 +241,17 @@ def save_predictions(data: ImageData, X: np.ndarray, y: np.ndarray, logits: np.n
     axes = data.visualize((X[:shown], y[:shown]), nrows=3, ncols=8, labels=names)
     for axis, right in zip(axes, guessed == y[:shown], strict=True):
         axis.title.set_color("black" if right else "red")
-    axes[0].figure.suptitle("true label above, predicted label below; red: wrong", fontsize="small")
+    save_figure(axes[0].figure, "true label above, predicted label below; red: wrong", path)
+
+
+def save_uncertain(data: ImageData, X: np.ndarray, y: np.ndarray, sampled: MCPrediction, path: Path) -> None:
+    """Draw the most uncertain images, each below its true label, the predicted one, and the predictive entropy."""
+    axes = show_uncertain(X, y, sampled.probabilities, sampled.entropy, data.class_names, num_rows=3, num_cols=8)
+    save_figure(axes[0].figure, "true label, predicted label, predictive entropy; red: wrong", path)
+
+
+def save_figure(figure: Any, title: str, path: Path) -> None:
+    """Write a figure under a title."""
+    figure.suptitle(title, fontsize="small")
     with replacing(path) as temporary:
-        axes[0].figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150)

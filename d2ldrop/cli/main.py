@@ -118,7 +118,14 @@ def parser() -> argparse.ArgumentParser:
     add("--model", choices=MODELS, help="instead of the model that was trained")
     add("--data", choices=DATA, help="instead of the data it was trained on")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
-    add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw images with true and predicted labels")
+    add("--samples", type=count, metavar="N", help="predict with dropout on, and average over N masks for each image")
+    add("--seed", type=whole, default=0, help="what these masks are drawn from")
+    add(
+        "--plot",
+        type=writable(*PICTURES),
+        metavar="FILE",
+        help="draw images with true and predicted labels; with --samples, those that are most uncertain",
+    )
 
     compare_parser = command("compare", compare, "Train in several backends, and print a table of the results.")
     add = compare_parser.add_argument

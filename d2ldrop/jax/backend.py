@@ -1,13 +1,11 @@
 """How shared code drives JAX: arrays, training, weights, and the function edition."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
+from flax import linen, traverse_util
 from jax import Array
 from jax import numpy as jnp
 
@@ -16,9 +14,9 @@ from d2ldrop.errors import UsageError
 from d2ldrop.jax import arrays, keys, lesson, masks, steps
 from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
-from d2ldrop.jax.modules import COLLECTIONS, State, create, named
+from d2ldrop.jax.modules import COLLECTIONS, State, create, in_mode, named, noting_dense
 from d2ldrop.jax.optimizers import at_rate, with_injected_rate
-from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats
+from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats, sampling_of
 from d2ldrop.randomness import Odds
 
 
@@ -88,30 +86,30 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         model.training = False
         return model(*floats([X]))
 
-    def affine(self, layer: nn.Dense) -> tuple[Array, Array]:
+    def affine(self, layer: linen.Dense) -> tuple[Array, Array]:
         """Return the parameters of a layer, inside a call of its model."""
         params = layer.variables["params"]
         return params["kernel"], params["bias"]
 
-    @contextmanager
-    def noting_linear(self, model: Module) -> Iterator[list[tuple[Array, Array]]]:
-        """Inside the block, add the input and the output of each call of an `nn.Dense`, of any model, to a list."""
-        calls: list[tuple[Array, Array]] = []
+    def sample(self, model: Module, X: Array) -> Array:
+        """Return the outputs of the model with dropout on, by a new key."""
+        if model._sample is None:
+            model._sample = sampling_of(model)
+        Y: Array = model._sample(model.learned, X, keys.get_key())
+        return Y
 
-        def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            Y = method(*args, **kwargs)
-            if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
-                calls.append((args[0], Y))
-            return Y
-
-        with nn.intercept_methods(note):
-            yield calls
+    def linear_calls(self, model: Module, X: Array) -> list[tuple[Array, Array]]:
+        """Return the input and the output of each `nn.Dense` in a call with dropout on, by a new key."""
+        learner, rngs = in_mode(model, training=True), {"dropout": keys.get_key()}
+        with noting_dense() as calls:  # it is not compiled, so that arrays can be noted
+            learner.apply(model.learned, *floats([X]), rngs=rngs, mutable=["batch_stats"])
+        return [(inputs, outputs) for _, inputs, outputs in calls]
 
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
         """Put together the optimiser, its memory, and the key from which dropout's keys are made."""
-        model._evaluate = None  # the reader may have changed what it was made from
+        model._evaluate = model._sample = None  # the reader may have changed what they were made from
         variables: Any = model.learned
         optim = model.configure_optimizers()
         key = keys.get_key() if seed is None else jax.random.PRNGKey(seed)

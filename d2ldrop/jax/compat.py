@@ -2,8 +2,8 @@
 
 Python evaluates a default argument once, when the function is defined. So in the book's own package each call without
 a key has the same key, and the masks of all layers (of the same shape) and of all steps are the same. Where a trainer
-of this library compiles a step, `renewing` replaces such a key by a new one wherever it is used. Elsewhere nothing
-does.
+of this library compiles a step, `renewing` replaces such a key by a new one wherever it is used; so does `renewed` in
+predictions under many masks. Elsewhere nothing does.
 
 In your own code, do not rely on it: a key is a value like any other, and the same key gives the same numbers. Make it
 an argument, and pass a different one at each call: from `jax.random.split(key)`, or in a module of Flax from
@@ -24,23 +24,28 @@ from d2ldrop.jax.keys import given
 def renewing(step: Callable[..., Any]) -> Callable[..., Any]:
     """Return a step (state, batch, clip) for `jax.jit`, in which keys from `get_key` do not stay constant.
 
-    A key that exists before the step is compiled is a constant of the step. So the step is first traced into a jaxpr,
+    The keys in their place depend on the state's key and on the number of the step.
+    """
+
+    def with_new_keys(state: Any, batch: Any, clip: float) -> Any:
+        key = jax.random.fold_in(state.dropout_rng, state.step)
+        return renewed(lambda *args: step(*args, clip), key, state, batch)
+
+    return with_new_keys
+
+
+def renewed(function: Callable[..., Any], key: Array, *args: Any) -> Any:
+    """Return `function(*args)`, compiled by `jax.jit` around this, where keys from `get_key` do not stay constant.
+
+    A key that exists before the function is compiled is a constant of it. So the function is first traced into a jaxpr,
     its list of primitive operations. When these are then evaluated one after the other, each operation that reads such
-    a constant reads in its place a new key, which depends on the state's key, the number of the step, and on how many
-    were read before it.
+    a constant reads in its place a new key, which depends on `key`, and on how many were read before it.
 
     Source: the interpreter follows "Writing custom Jaxpr interpreters" in JAX's documentation.
     """
-
-    def renewed(state: Any, batch: Any, clip: float) -> Any:
-        program, outputs = jax.make_jaxpr(lambda *args: step(*args, clip), return_shape=True)(state, batch)
-        key = jax.random.fold_in(state.dropout_rng, state.step)
-        keys = (jax.random.fold_in(key, i) for i in itertools.count())
-        return jax.tree.unflatten(
-            jax.tree.structure(outputs), _evaluate(program, jax.tree.leaves((state, batch)), keys)
-        )
-
-    return renewed
+    program, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
+    keys = (jax.random.fold_in(key, i) for i in itertools.count())
+    return jax.tree.unflatten(jax.tree.structure(outputs), _evaluate(program, jax.tree.leaves(args), keys))
 
 
 def _evaluate(program: ClosedJaxpr, inputs: list[Any], keys: Iterator[Array]) -> list[Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -54,8 +55,9 @@ class FlaxModule(BaseModule, nn.Module):
 
     # without annotations, which would make fields of them
     learned = cast("Variables | None", None)  # the variables, once there are any
-    transient = (*BaseModule.transient, "_evaluate")
+    transient = (*BaseModule.transient, "_evaluate", "_sample")
     _evaluate = cast("Any", None)  # the compiled validation step, once there is one
+    _sample = cast("Any", None)  # the compiled call with dropout on, once there is one
     _dense = cast("tuple[tuple[str, ...], ...]", ())  # paths of the fully connected layers, in order of their calls
 
     @property
@@ -193,26 +195,42 @@ def _callable_unbound(call: Callable[..., Any]) -> Callable[..., Any]:
 def in_mode(model: Any, training: bool) -> Any:
     """Return a copy of the model, without its variables, that trains, or one that does not."""
     copy = model.clone(training=training)
-    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_evaluate")}
+    own = {name: value for name, value in vars(model).items() if name not in ("learned", "_evaluate", "_sample")}
     vars(copy).update({**own, **vars(copy)})
     return copy
 
 
+def by_statistics(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Call a method, which Flax intercepts; batch normalisation as in evaluation, whatever the model's mode."""
+    if not isinstance(context.module, nn.BatchNorm) or context.method_name != "__call__":
+        return method(*args, **kwargs)
+    vars(context.module)["use_running_average"] = None  # it may be said only once, here or in the call
+    return method(args[0], **{**kwargs, "use_running_average": True})
+
+
 def create(model: Any, inputs: Iterable[Array], key: Array) -> Variables:
     """Create a model's variables, and return them; note the fully connected layers in the order of their calls."""
-    called = []
-
-    def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, nn.Dense):
-            called.append(context.module.path)
-        return method(*args, **kwargs)
-
-    with nn.intercept_methods(note):
+    with noting_dense() as calls:
         variables = in_mode(model, training=False).init(key, *inputs)
     model.learned = {name: variables.get(name, {}) for name in COLLECTIONS}
-    model._dense = tuple(dict.fromkeys(called))
+    model._dense = tuple(dict.fromkeys(path for path, _, _ in calls))
     created: Variables = model.learned
     return created
+
+
+@contextmanager
+def noting_dense() -> Iterator[list[tuple[tuple[str, ...], Array, Array]]]:
+    """Inside the block, add the path, input and output of each fully connected layer that is called to a list."""
+    calls: list[tuple[tuple[str, ...], Array, Array]] = []
+
+    def note(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        Y = method(*args, **kwargs)
+        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            calls.append((context.module.path, args[0], Y))
+        return Y
+
+    with nn.intercept_methods(note):
+        yield calls
 
 
 def named(model: Any) -> Iterator[tuple[str, tuple[str, ...], Array, bool]]:

@@ -5,7 +5,9 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from unittest.mock import patch
 
@@ -55,9 +57,23 @@ if _first:  # MXNet itself starts from the same seed in each process
     mx.random.seed(int(onp.random.SeedSequence().generate_state(1)[0] >> 1))
 
 
+_own_unseeded: ContextVar[bool] = ContextVar("_own_unseeded", default=False)
+
+
+@contextmanager
+def own_unseeded() -> Iterator[None]:
+    """Inside the block, `seed` leaves MXNet's own generators alone."""
+    token = _own_unseeded.set(True)
+    try:
+        yield
+    finally:
+        _own_unseeded.reset(token)
+
+
 def seed(seed: int) -> None:
     """Seed MXNet's generators, on all devices, and that of the masks on a CPU."""
-    mx.random.seed(seed)
+    if not _own_unseeded.get():
+        mx.random.seed(seed)
     host_generator.seed(seed)
 
 

@@ -1,8 +1,9 @@
 """How MXNet does what shared code asks of a framework: models, steps and epochs, and the names of its weights."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,7 @@ from mxnet.gluon import nn
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.mxnet import arrays, lesson, masks
+from d2ldrop.mxnet.layers import not_hybridized
 from d2ldrop.mxnet.lesson import Module
 from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
@@ -44,8 +46,11 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Leave the generator of the masks on a CPU alone, and MXNet's own, which can only be seeded, if not nested."""
-        own = nullcontext() if arrays.host_generator.is_isolated else super().isolated()
+        """Leave the generator of the masks on a CPU alone, and MXNet's own, which can only be seeded.
+
+        So inside another such block it is not seeded at all.
+        """
+        own = arrays.own_unseeded() if arrays.host_generator.is_isolated else super().isolated()
         with arrays.host_generator.isolated(), own:
             yield
 
@@ -103,9 +108,23 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return True inside `autograd.record()`, and where else MXNet is told that it trains."""
         return bool(autograd.is_training())
 
-    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[np.ndarray, np.ndarray]]]:
-        """Inside the block, add the input and the output of each call of a dense layer to a list, if not in a graph."""
-        return noting_calls(_dense(model))
+    def sample(self, model: Module, X: np.ndarray) -> np.ndarray:
+        """Return the outputs of the model with dropout on, without gradients.
+
+        Masks of gluon's layers, too, are those of `dropout_layer`: MXNet's own generator could not be put back.
+        """
+        with _sampling(model), autograd.pause(train_mode=True):
+            return model(_as_floats(X))
+
+    def device_of(self, model: Module) -> mx.Context:
+        """Return the device of the first parameter."""
+        return next((value.ctx for value, _ in self.parameters(model).values()), self.cpu())
+
+    def linear_calls(self, model: Module, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the input and the output of each `nn.Dense` in a call with dropout on."""
+        with noting_calls(_dense(model)) as calls:
+            self.sample(model, X)
+        return calls
 
     # Training
 
@@ -223,6 +242,35 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return how many predictions are right; `y_hat` is scores (N, K) or labels (N,)."""
         labels = y_hat.argmax(axis=1) if y_hat.ndim > 1 else y_hat
         return (labels.astype(y.dtype) == y).astype("float32").sum()
+
+
+@contextmanager
+def _sampling(model: nn.Block) -> Iterator[None]:
+    """Inside the block, run a model layer by layer, with masks of `dropout_layer`.
+
+    Blocks with parameters that are not trained, such as the statistics of batch normalisation, are as in evaluation.
+    """
+    blocks: list[nn.Block] = []
+    model.apply(blocks.append)
+    inside = [block for block in dict.fromkeys(blocks) if block is not model]
+    replaced = [block for block in inside if isinstance(block, nn.Dropout)]
+    keeping = [block for block in inside if any(param.grad_req == "null" for param in block._reg_params.values())]
+    with not_hybridized(model):
+        try:
+            for block in replaced:
+                vars(block)["forward"] = partial(lesson.dropout_layer, dropout=block._rate, axes=block._axes)
+            for block in keeping:
+                vars(block)["forward"] = partial(_evaluated, block.forward)
+            yield
+        finally:
+            for block in (*replaced, *keeping):
+                del vars(block)["forward"]
+
+
+def _evaluated(forward: Callable[..., Any], *inputs: Any) -> Any:
+    """Call a block as in evaluation."""
+    with autograd.predict_mode():
+        return forward(*inputs)
 
 
 def _dense(model: nn.Block) -> list[nn.Block]:

@@ -98,7 +98,9 @@ from d2ldrop.numpy.optimizers import SGD, Adam, AdamW
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.plots.pictures import plot, plt, set_figsize, show_images, use_svg_display
+from d2ldrop.plots.uncertainty import show_foreign, show_rejection, show_reliability, show_uncertain
 from d2ldrop.training.trainer import Trainer
+from d2ldrop.uncertainty import mc_predict, predict_proba
 
 name, channels_last = backend.name, backend.channels_last
 try_gpu, try_all_gpus = backend.try_gpu, backend.try_all_gpus
@@ -175,6 +177,7 @@ __all__ = [
     "log",
     "masked",
     "matmul",
+    "mc_predict",
     "meshgrid",
     "name",
     "normal",
@@ -186,6 +189,7 @@ __all__ = [
     "plot",
     "plt",
     "predict_ch3",
+    "predict_proba",
     "rand",
     "randn",
     "reduce_mean",
@@ -199,8 +203,12 @@ __all__ = [
     "set_weights",
     "sgd",
     "show_confusion",
+    "show_foreign",
     "show_images",
     "show_mistakes",
+    "show_rejection",
+    "show_reliability",
+    "show_uncertain",
     "sin",
     "sinh",
     "size",

@@ -1,7 +1,6 @@
 """How shared code drives NumPy: arrays, training, weights, and the function edition."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,9 +100,25 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         assert layer.b is not None
         return layer.W, layer.b
 
-    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[np.ndarray, np.ndarray]]]:
-        """Inside the block, add the input and the output of each call of a `Linear` to a list."""
-        return noting_calls(layer for layer in model.layers() if isinstance(layer, Linear))
+    def sample(self, model: Module, X: np.ndarray) -> np.ndarray:
+        """Return the outputs of the model with dropout on: all of its layers are as in training."""
+        modes = [(layer, layer.training) for layer in (model, *model.layers())]
+        model.train()
+        try:
+            return model(as_floats(X))
+        finally:
+            for layer, mode in modes:
+                layer.training = mode
+
+    def device_of(self, model: Module) -> str:
+        """Return the CPU: there is only one device."""
+        return arrays.cpu()
+
+    def linear_calls(self, model: Module, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the input and the output of each `Linear` in a call with dropout on."""
+        with noting_calls(layer for layer in model.layers() if isinstance(layer, Linear)) as calls:
+            self.sample(model, X)
+        return calls
 
     # Training
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from d2ldrop.backend import Array
+from d2ldrop.calibration import check_probabilities
 from d2ldrop.errors import ArgumentError, DataError
 from d2ldrop.plots.pictures import fitting, grey_images, plt, show_images, to_host
 
@@ -126,19 +127,27 @@ def show_mistakes(
     DataError
         If the shapes do not match, or the rows of `probabilities` are no probabilities.
     """
-    y, probabilities, images = _labels(y), to_host(probabilities), grey_images(images)
-    if probabilities.ndim != 2 or not len(images) == len(y) == len(probabilities):
-        shapes = ", ".join(str(array.shape) for array in (images, y, probabilities))
-        raise DataError(f"Expected images (N, ...), labels (N,) and probabilities (N, K). Received: {shapes}")
-    sums = probabilities.sum(axis=1, dtype=np.float64)
-    if probabilities.min() < 0 or not np.allclose(sums, 1, atol=0.01):
-        raise DataError(f"Expected rows of probabilities, such as a softmax gives. Received: {probabilities[0]}")
-    names = _names(names, max(probabilities.shape[1], y.max() + 1))
+    images, y, probabilities, names = checked_predictions(images, y, probabilities, names)
     guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(guesses != y)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][: num_rows * num_cols]
     titles = [f"{names[y[i]]}\n{names[guesses[i]]} {confidence[i]:.1%}" for i in chosen]
     return show_images(images[chosen], num_rows, num_cols, titles=titles, scale=fitting(num_cols))
+
+
+def checked_predictions(
+    images: Array, y: Array, probabilities: Array, names: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Return images (N, H, W), labels, probabilities and the names of the classes on the host.
+
+    Parameters and errors are those of `show_mistakes`.
+    """
+    y, probabilities, images = _labels(y), to_host(probabilities), grey_images(images)
+    if probabilities.ndim != 2 or not len(images) == len(y) == len(probabilities):
+        shapes = ", ".join(str(array.shape) for array in (images, y, probabilities))
+        raise DataError(f"Expected images (N, ...), labels (N,) and probabilities (N, K). Received: {shapes}")
+    check_probabilities(probabilities)
+    return images, y, probabilities, _names(names, max(probabilities.shape[1], y.max() + 1))
 
 
 def _draw_panel(axes: Any, kept: Sequence[np.ndarray]) -> None:

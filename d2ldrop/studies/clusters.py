@@ -31,6 +31,9 @@ def dask(jobs: int, address: str | None) -> Iterator[None]:
     from joblib._dask import DaskDistributedBackend
 
     class Backend(_DeathsAreErrors, DaskDistributedBackend):  # type: ignore[misc] # joblib has no types
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))  # with 1, as when others died, joblib would not ask Dask
+
         def submit(self, func: Any, callback: Any = None) -> Any:
             future = super().submit(func, callback)  # the callback is not called if Dask gives the task up
             future.add_done_callback(lambda done: done.exception() and callback(done.exception()))
@@ -46,7 +49,10 @@ def dask(jobs: int, address: str | None) -> Iterator[None]:
 
 @contextmanager
 def ray(jobs: int, address: str | None) -> Iterator[None]:
-    """Use the workers of the Ray cluster at an address, such as `ray://host:10001`, or new ones on this machine."""
+    """Use the workers of the Ray cluster at an address, such as `ray://host:10001`, or new ones on this machine.
+
+    Where there is but one, runs are made in this process.
+    """
     cluster = _needed("ray", "ray")
     from joblib import parallel_config
     from ray.util.joblib.ray_backend import RayBackend
@@ -56,7 +62,8 @@ def ray(jobs: int, address: str | None) -> Iterator[None]:
 
     local = {"num_cpus": jobs, "include_dashboard": False}
     with cluster.init(address, log_to_driver=False) if address else cluster.init("local", log_to_driver=False, **local):
-        backend = Backend(ray_remote_args={"num_cpus": 1})  # a worker per core, also while it works
+        # A worker per core, also while it works; after its death Ray starts another, which makes the run again.
+        backend = Backend(ray_remote_args={"num_cpus": 1, "max_restarts": -1, "max_task_retries": 2})
         with parallel_config(backend, n_jobs=-1 if address else jobs):
             yield
 

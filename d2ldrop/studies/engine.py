@@ -31,14 +31,14 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from d2ldrop.errors import ArgumentError, StudyError, UsageError
+from d2ldrop.errors import ArgumentError, D2LDropError, StudyError, UsageError
 from d2ldrop.studies.clusters import ENGINES
 from d2ldrop.studies.compare import version_of
 from d2ldrop.studies.store import Numbers, Settings, Store
@@ -129,15 +129,17 @@ def execute(
         report(done, len(runs))
         missing = {k: run for k, run in enumerate(runs) if found[k] is None and run not in runs[:k]}
         if missing:
-            with one_thread(), ENGINES[engine](min(jobs, len(missing)), address):
-                for k, numbers in _finished(missing):
+            with one_thread():
+                for k, numbers in _finished(missing, partial(ENGINES[engine], min(jobs, len(missing)), address)):
                     store.add(*keys[k], numbers)
                     found = [numbers if key == keys[k] else old for key, old in zip(keys, found, strict=True)]
                     report(len(runs) - found.count(None), len(runs))
     return [numbers for numbers in found if numbers is not None]
 
 
-def _finished(missing: Mapping[int, Run]) -> Iterator[tuple[int, Numbers]]:
+def _finished(
+    missing: Mapping[int, Run], workers: Callable[[], AbstractContextManager[None]]
+) -> Iterator[tuple[int, Numbers]]:
     """Yield the numbers of each run as it finishes, whatever happens to the workers."""
     from joblib import Parallel, delayed
 
@@ -152,15 +154,18 @@ def _finished(missing: Mapping[int, Run]) -> Iterator[tuple[int, Numbers]]:
                     started.add(k)
                     yield delayed(_call)(k, missing[k], code_of(missing[k]))
 
-        parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
         try:
-            for k, outcome in parallel(calls([*left] if alone is None else [alone])):
-                started.discard(k)
-                if isinstance(outcome, StudyError):
-                    failed.append(outcome)  # no more are begun, but those in progress are made and kept
-                else:
-                    del left[k]
-                    yield k, outcome
+            with workers():  # others, after some have died
+                parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+                for k, outcome in parallel(calls([*left] if alone is None else [alone])):
+                    started.discard(k)
+                    if isinstance(outcome, StudyError):
+                        failed.append(outcome)  # no more are begun, but those in progress are made and kept
+                    else:
+                        del left[k]
+                        yield k, outcome
+        except D2LDropError:
+            raise
         except Exception as error:  # each engine has an error of its own for a worker that died
             deaths.update(started)
             if alone is None and started:

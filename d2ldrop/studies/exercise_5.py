@@ -77,7 +77,7 @@ def conclude(results: Results) -> list[str]:
         for metric, title in METRICS.items()
         for name, values in effects(results, metric).items()
     ]
-    return [f"Weight decay is {DECAY}, and dropout 0.5 in both layers.", *sentences]
+    return [f"Weight decay is {DECAY}, of weights and biases; dropout is 0.5 in both layers.", *sentences]
 
 
 def draw(results: Results, figure: Any) -> None:

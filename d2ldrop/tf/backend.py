@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.randomness import shared_generator
 from d2ldrop.tf import arrays, lesson, masks
-from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed
+from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed, sampling
 from d2ldrop.tf.lesson import Module
 from d2ldrop.tf.masks import drawing_from
 from d2ldrop.training.activations import noting_calls
@@ -169,10 +169,22 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         """Return the values of a layer's variables."""
         return tf.convert_to_tensor(layer.kernel), tf.convert_to_tensor(layer.bias)
 
-    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[tf.Tensor, tf.Tensor]]]:
-        """Inside the block, add the input and the output of each call of a `Dense` layer to a list."""
+    def sample(self, model: Module, X: tf.Tensor) -> tf.Tensor:
+        """Return the outputs of the model with dropout on, without gradients."""
+        with tf.device(X.device), mode(model, True), sampling(model):
+            return model(_floats(X))
+
+    def device_of(self, model: Module) -> str:
+        """Return the device of the first variable."""
+        device: str = tf.convert_to_tensor(model.weights[0]).device if model.weights else self.cpu()
+        return device
+
+    def linear_calls(self, model: Module, X: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """Return the input and the output of each `Dense` layer in a call with dropout on."""
         dense = [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.Dense)]
-        return noting_calls(dense, "call")
+        with noting_calls(dense, "call") as calls:
+            self.sample(model, X)
+        return calls
 
     # Training
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -141,6 +142,40 @@ def mode(model: Model, training: bool | None) -> Iterator[None]:
         yield
     finally:
         model.training = before
+
+
+@contextmanager
+def sampling(model: Model) -> Iterator[None]:
+    """Inside the block, calls of a model in training leave it as it is.
+
+    Layers inside it with variables that are not trained, such as batch normalisation, are as in evaluation. Keras'
+    layers draw their masks from new seeds, of TensorFlow's generator, and get back those they had.
+    """
+    sources = {id(source): source for layer in model._flatten_layers() for source in _seeds_of(layer)}.values()
+    states = [(source, source.state.numpy()) for source in sources]
+    keeping = [layer for layer in model._flatten_layers(include_self=False) if layer._non_trainable_variables]
+    try:
+        for source in sources:
+            source.state.assign([entropy(), 0])
+        for layer in keeping:  # past Keras, which would look for layers in what is set
+            if layer._call_has_training_arg:
+                vars(layer)["call"] = partial(_evaluated, layer.call)
+        yield
+    finally:
+        for layer in keeping:
+            vars(layer).pop("call", None)
+        for source, state in states:
+            source.state.assign(state)
+
+
+def _evaluated(call: Callable[..., Any], *args: Any, training: Any = None, **kwargs: Any) -> Any:
+    """Call a layer as in evaluation, in whatever mode Keras calls it."""
+    return call(*args, training=False, **kwargs)
+
+
+def _seeds_of(layer: Any) -> list[Any]:
+    """Return what a layer draws its seeds from."""
+    return [source for source in vars(layer).values() if isinstance(source, tf.keras.random.SeedGenerator)]
 
 
 class _Outermost(tf.keras.layers.Layer):

@@ -18,6 +18,7 @@ from d2ldrop.hyperparameters import HyperParameters, add_to_class
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.plots.pictures import plot, plt, set_figsize, show_images, use_svg_display
+from d2ldrop.plots.uncertainty import show_foreign, show_rejection, show_reliability, show_uncertain
 from d2ldrop.torch.arrays import (
     abs,
     arange,
@@ -81,6 +82,7 @@ from d2ldrop.torch.lesson import (
     dropout_layer,
 )
 from d2ldrop.training.trainer import Trainer
+from d2ldrop.uncertainty import mc_predict, predict_proba
 
 name, channels_last = backend.name, backend.channels_last
 try_gpu, try_all_gpus = backend.try_gpu, backend.try_all_gpus
@@ -143,6 +145,7 @@ __all__ = [
     "load_data_fashion_mnist",
     "log",
     "matmul",
+    "mc_predict",
     "meshgrid",
     "name",
     "normal",
@@ -154,6 +157,7 @@ __all__ = [
     "plot",
     "plt",
     "predict_ch3",
+    "predict_proba",
     "rand",
     "randn",
     "reduce_mean",
@@ -166,8 +170,12 @@ __all__ = [
     "set_weights",
     "sgd",
     "show_confusion",
+    "show_foreign",
     "show_images",
     "show_mistakes",
+    "show_rejection",
+    "show_reliability",
+    "show_uncertain",
     "sigmoid",
     "sin",
     "sinh",

@@ -1,7 +1,7 @@
 """How shared code drives PyTorch: arrays, training, weights, and the function edition."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,9 +104,27 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         """Return the parameters of a layer, the weights transposed."""
         return layer.weight.T, layer.bias
 
-    def noting_linear(self, model: Module) -> AbstractContextManager[list[tuple[Tensor, Tensor]]]:
-        """Inside the block, add the input and the output of each call of an `nn.Linear` to a list."""
-        return noting_calls(layer for layer in model.modules() if isinstance(layer, nn.Linear))
+    @torch.no_grad()
+    def sample(self, model: Module, X: Tensor) -> Tensor:
+        """Return the outputs of the model with dropout on, without gradients.
+
+        Modules inside it with buffers of their own, such as batch normalisation, are as in evaluation.
+        """
+        modes = [(module, module.training) for module in model.modules()]
+        for module, _ in modes:
+            module.training = module is model or not any(True for _ in module.buffers(recurse=False))
+        try:
+            Y: Tensor = model(_floats(X))
+            return Y
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def linear_calls(self, model: Module, X: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return the input and the output of each `nn.Linear` in a call with dropout on."""
+        with noting_calls(layer for layer in model.modules() if isinstance(layer, nn.Linear)) as calls:
+            self.sample(model, X)
+        return calls
 
     # Training
 

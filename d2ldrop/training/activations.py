@@ -35,9 +35,7 @@ def masked_activations(model: Any, X: Array) -> list[tuple[np.ndarray, np.ndarra
         For each hidden layer two arrays (N, units). Masks come from the generators that `seed` of its backend seeds.
     """
     backend: AnyBackend = model.backend
-    with backend.noting_linear(model) as calls:
-        backend.sample(model, X)
-    host = [(backend.numpy(inputs), backend.numpy(outputs)) for inputs, outputs in calls]
+    host = [(backend.numpy(inputs), backend.numpy(outputs)) for inputs, outputs in backend.linear_calls(model, X)]
     return [(np.maximum(outputs, 0), inputs) for (_, outputs), (inputs, _) in pairwise(host)]
 
 
@@ -85,8 +83,7 @@ class ActivationStats(Callback):
     ArgumentError
         If `samples` is no positive integer.
     UsageError
-        When training begins, if the data are not an `ArrayData`; after the first epoch, if the model has no hidden
-        layer.
+        When training begins, if the data are not an `ArrayData`, or the model has no hidden layers.
 
     Notes
     -----
@@ -120,22 +117,25 @@ class ActivationStats(Callback):
         X = trainer.data.split(True, trainer.backend.channels_last).X
         chosen = np.random.default_rng(0).permutation(len(X))[: self.samples]
         self._inputs = trainer.backend.array(as_floats(X[chosen]), trainer.device)
-
-    def on_epoch_end(self, trainer: Training) -> None:
-        """Add the rows of this epoch; the masks depend on its number alone."""
-        backend, epoch = trainer.backend, len(trainer.history)
-        with backend.isolated():
-            backend.seed(epoch)
-            layers = masked_activations(trainer.model, self._inputs)
-        if not layers:
+        if not self._look(trainer, 0):
             raise UsageError(
                 "Expected a model with fully connected hidden layers, as the chapter's have. "
                 f"Received: {type(trainer.model).__name__}"
             )
-        for layer, arrays in enumerate(layers, start=1):
+
+    def on_epoch_end(self, trainer: Training) -> None:
+        """Add the rows of this epoch."""
+        epoch = len(trainer.history)
+        for layer, arrays in enumerate(self._look(trainer, epoch), start=1):
             for when, H in zip(WHEN, arrays, strict=True):
                 mean, variance = float(H.mean(dtype=np.float64)), float(H.var(dtype=np.float64))
                 self.rows.append({"epoch": epoch, "layer": layer, "when": when, "mean": mean, "variance": variance})
+
+    def _look(self, trainer: Training, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the activations, under masks that depend on the number of the epoch alone."""
+        with trainer.backend.isolated():
+            trainer.backend.seed(epoch)
+            return masked_activations(trainer.model, self._inputs)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the rows so far."""

@@ -90,11 +90,7 @@ class Evaluator(HyperParameters):
             If `model` is missing, and nothing was fitted.
         """
         view = self._view(model, getattr(self, "data", None), needs_data=False)
-        X = inputs_of(X, view.model, view.data)
-        whole = X if len(X) else np.zeros((1, *X.shape[1:]), X.dtype)  # one sample tells how many outputs there are
-        parts = [view.backend.array(whole[i : i + EVAL_BATCH], view.device) for i in range(0, len(whole), EVAL_BATCH)]
-        outputs = [view.backend.numpy(view.backend.predict(view.model, part)) for part in parts]
-        return np.concatenate(outputs)[: len(X)].astype(np.float32, copy=False)
+        return predicted(view.model, inputs_of(X, view.model, view.data), view.device)
 
     def _view(self, model: Any, data: DataModule | None, needs_data: bool = True) -> "Evaluator":
         """Return a copy of this trainer for another model or other data, so that its own training stays as it is."""
@@ -142,3 +138,12 @@ class Evaluator(HyperParameters):
             steps.append(self.backend.eval_step(self.model, batch))
             sizes.append(len(batch[-1]))
         return fetched(steps, self.backend), sizes
+
+
+def predicted(model: Any, X: np.ndarray, device: Any) -> np.ndarray:
+    """Return the outputs of a model for inputs as `inputs_of` returns them, without dropout: float32 (N, ...)."""
+    backend: AnyBackend = model.backend
+    whole = X if len(X) else np.zeros((1, *X.shape[1:]), X.dtype)  # one sample tells how many outputs there are
+    parts = [backend.array(whole[i : i + EVAL_BATCH], device) for i in range(0, len(whole), EVAL_BATCH)]
+    outputs = [backend.numpy(backend.predict(model, part)) for part in parts]
+    return np.concatenate(outputs)[: len(X)].astype(np.float32, copy=False)
