@@ -58,6 +58,9 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
     stores_bytes: bool = True
     """Whether pixels are kept on the device as uint8; otherwise as float32, which takes four times the memory."""
 
+    by_hand: bool = False
+    """Whether models have a backward pass by hand, as opposed to gradients that the framework finds."""
+
     # Devices
 
     @abstractmethod
@@ -262,6 +265,18 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
     @abstractmethod
     def predict(self, model: ModelT, X: ArrayT) -> ArrayT:
         """Return the outputs of a built model, without dropout, gradients, or draws from any generator."""
+
+    @abstractmethod
+    def affine(self, layer: Any) -> tuple[ArrayT, ArrayT]:
+        """Return weights (inputs, outputs) and bias (outputs,) of a fully connected layer, as its call uses them.
+
+        In training, gradients with respect to them reach the layer's parameters.
+        """
+
+    def is_training(self, model: ModelT) -> bool:
+        """Return True if a call of the model is one with dropout."""
+        training: bool = model.training  # type: ignore[attr-defined]
+        return training
 
     @abstractmethod
     def sample(self, model: ModelT, X: ArrayT) -> ArrayT:

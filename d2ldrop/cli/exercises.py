@@ -63,11 +63,11 @@ def _progress(number: int, report: Report) -> Iterator[Callable[[int, int], Any]
             task = bar.add_task("")
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    tenths = set[int]()
+    tenths = set[tuple[int, int]]()
 
     def line(done: int, total: int) -> None:
-        if done * 10 // total not in tenths:
-            tenths.add(done * 10 // total)
+        if (tenth := (total, done * 10 // total)) not in tenths:
+            tenths.add(tenth)
             report(f"exercise {number}: {done} of {total} runs")
 
     yield line

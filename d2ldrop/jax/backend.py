@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
+from flax import linen, traverse_util
 from jax import Array
 from jax import numpy as jnp
 
@@ -85,6 +85,11 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         """Return the outputs of the model, without dropout and gradients."""
         model.training = False
         return model(*floats([X]))
+
+    def affine(self, layer: linen.Dense) -> tuple[Array, Array]:
+        """Return the parameters of a layer, inside a call of its model."""
+        params = layer.variables["params"]
+        return params["kernel"], params["bias"]
 
     def sample(self, model: Module, X: Array) -> Array:
         """Return the outputs of the model with dropout on, by a new key."""

@@ -100,6 +100,14 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return the outputs of the model, without dropout and gradients."""
         return self.outputs(model, _as_floats(X))
 
+    def affine(self, layer: nn.Dense) -> tuple[np.ndarray, np.ndarray]:
+        """Return the parameters of a layer, the weights transposed."""
+        return layer.weight.data().T, layer.bias.data()
+
+    def is_training(self, model: Module) -> bool:
+        """Return True inside `autograd.record()`, and where else MXNet is told that it trains."""
+        return bool(autograd.is_training())
+
     def sample(self, model: Module, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the model with dropout on, without gradients.
 

@@ -29,6 +29,7 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
     """NumPy, which is also the reference that every other backend is tested against."""
 
     name = "numpy"
+    by_hand = True
     models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
 
     cpu, gpu, num_gpus = staticmethod(arrays.cpu), staticmethod(arrays.gpu), staticmethod(arrays.num_gpus)
@@ -92,6 +93,12 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         """Return the outputs of the model, without dropout."""
         model.train(False)
         return model(as_floats(X))
+
+    def affine(self, layer: Linear) -> tuple[np.ndarray, np.ndarray]:
+        """Return the parameters of a layer that has them."""
+        assert layer.W is not None
+        assert layer.b is not None
+        return layer.W, layer.b
 
     def sample(self, model: Module, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the model with dropout on: all of its layers are as in training."""

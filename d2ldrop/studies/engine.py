@@ -227,7 +227,8 @@ def code_of(run: Run) -> str:
 def _code_of(source: str | None, backend: str | None) -> str:
     root = Path(__file__).parents[1]
     folders = [root, root / "training", root / "data", *([root / backend] if backend else [])]
-    files = [*(path for folder in folders for path in sorted(folder.glob("*.py"))), root / "studies" / "training.py"]
+    shared = [root / "studies" / name for name in ("training.py", "noisy.py")]
+    files = [*(path for folder in folders for path in sorted(folder.glob("*.py"))), *shared]
     digest = hashlib.sha256(f"{np.__version__} {version_of(backend) if backend else ''}".encode())
     for path in [*files, *([Path(source)] if source and os.path.isfile(source) else [])]:
         digest.update(path.read_bytes())

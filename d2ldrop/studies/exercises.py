@@ -15,12 +15,16 @@ from d2ldrop.studies.engine import Run, execute
 from d2ldrop.studies.store import Numbers, Settings
 from d2ldrop.studies.tables import Results, Row
 
-EXERCISES = (1, 2, 5)
+EXERCISES = (1, 2, 3, 4, 5, 6, 7)
 SEEDS, QUICK_SEEDS = 5, 2
 
 
 class Exercise(Protocol):
-    """What a module `exercise_N.py` defines."""
+    """What a module `exercise_N.py` defines.
+
+    Besides, it may have a function `finals(results)` that returns further settings, once there are results of the grid:
+    they are run as well, and are in what the table, the conclusion and the figure are made from.
+    """
 
     TITLE: str
     """What is asked, in one line."""
@@ -100,12 +104,21 @@ def perform(
         As for `d2ldrop.studies.engine.execute`, which also says what may go wrong.
     """
     module = exercise(number)
+
+    def made(grid: list[Settings]) -> list[Numbers]:
+        common = {"backend": backend, "data": data}
+        runs = [Run(module.run, {**common, **each}, seed) for each in grid for seed in range(seeds)]
+        return execute(runs, jobs, engine, address, path, resume, report)
+
     grid = module.grid(quick)
-    runs = [Run(module.run, {"backend": backend, "data": data, **each}, seed) for each in grid for seed in range(seeds)]
-    results = Results(grid, seeds, execute(runs, jobs, engine, address, path, resume, report))
-    epochs = sorted({each["epochs"] for each in grid})
+    results = Results(grid, seeds, made(grid))
+    if hasattr(module, "finals"):
+        finals = module.finals(results)
+        results = Results([*grid, *finals], seeds, [*results.numbers, *made(finals)])
+    settings = len(results.grid)
+    epochs = sorted({each["epochs"] for each in results.grid})
     about = (
-        f"{data}, {backend} {version_of(backend)}; {len(grid)} settings x {seeds} seeds = {len(runs)} trainings "
+        f"{data}, {backend} {version_of(backend)}; {settings} settings x {seeds} seeds = {settings * seeds} trainings "
         f"of {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs"
     )
     return Report(number, module.TITLE, about, results, module.rows(results), module.conclude(results))

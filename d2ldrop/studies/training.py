@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from d2ldrop.data import Digits, FashionMNIST, ImageData
+from d2ldrop.data.modules import validation_last
 from d2ldrop.registry import get_backend
 from d2ldrop.studies.compare import CHAPTER
 from d2ldrop.training.callbacks import Callback, Training
@@ -32,13 +33,27 @@ def seen(name: str, count: int = 10_000) -> ImageData:
     return ImageData(X, y, X, y, data.batch_size, data.class_names)
 
 
+@lru_cache(maxsize=1)
+def held_out(name: str) -> ImageData:
+    """Return the training samples of a data set, of which a sixth, always the same, is held out to validate on.
+
+    Of Fashion-MNIST these are 10,000 of 60,000. So settings can be chosen without the samples to test on, which are
+    the validation samples of `load`.
+    """
+    data = load(name)
+    X, y = data.split(train=True)
+    order = validation_last(y, shuffle=True)
+    rest, held = order[: -(len(y) // 6)], order[-(len(y) // 6) :]
+    return ImageData(X[rest, 0], y[rest], X[held, 0], y[held], data.batch_size, data.class_names)
+
+
 def fitted(
     seed: int,
     *,
     backend: str,
-    data: str,
+    data: str | ImageData,
     epochs: int,
-    model: str = "DropoutMLPScratch",
+    model: str | Callable[..., Any] = "DropoutMLPScratch",
     callbacks: Sequence[Callback] = (),
     **hparams: Any,
 ) -> Trainer:
@@ -52,13 +67,14 @@ def fitted(
     seed, epochs, callbacks
         As for `Trainer`.
     backend, data, model
-        The names of a backend, of a data set in `DATA`, and of the model's class.
+        The names of a backend, of a data set in `DATA`, and of the model's class; or a data set, or a class.
     hparams
         Hyperparameters that replace those of the chapter.
     """
-    samples = load(data)
+    samples = load(data) if isinstance(data, str) else data
+    kind = get_backend(backend).models[model] if isinstance(model, str) else model
     trainer = Trainer(epochs, seed=seed, callbacks=callbacks, progress=False)
-    trainer.fit(get_backend(backend).models[model](num_outputs=samples.num_classes, **{**CHAPTER, **hparams}), samples)
+    trainer.fit(kind(num_outputs=samples.num_classes, **{**CHAPTER, **hparams}), samples)
     return trainer
 
 

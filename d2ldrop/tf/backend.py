@@ -165,6 +165,10 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         with tf.device(X.device), mode(model, False):
             return model(_floats(X))
 
+    def affine(self, layer: tf.keras.layers.Dense) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the values of a layer's variables."""
+        return tf.convert_to_tensor(layer.kernel), tf.convert_to_tensor(layer.bias)
+
     def sample(self, model: Module, X: tf.Tensor) -> tf.Tensor:
         """Return the outputs of the model with dropout on, without gradients."""
         with tf.device(X.device), mode(model, True), sampling(model):

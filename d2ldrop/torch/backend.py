@@ -100,6 +100,10 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         Y: Tensor = model(_floats(X))
         return Y
 
+    def affine(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Return the parameters of a layer, the weights transposed."""
+        return layer.weight.T, layer.bias
+
     @torch.no_grad()
     def sample(self, model: Module, X: Tensor) -> Tensor:
         """Return the outputs of the model with dropout on, without gradients.
