@@ -131,9 +131,9 @@ def test_wrong_arguments_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="text to be an SQLite file"):
         execute(runs_of(study_runs.counted, tmp_path), 1, path=tmp_path / "text")
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
-    for engine in ("dask", "ray"):
-        with pytest.raises(MissingPackageError, match=rf"pip install '\.\[{engine}\]'"):
-            execute(runs_of(study_runs.counted, tmp_path), 2, engine)
+    for name in ("dask", "ray"):
+        with pytest.raises(MissingPackageError, match=rf"pip install '\.\[{name}\]'"):
+            execute(runs_of(study_runs.counted, tmp_path), 2, name)
 
 
 # Tables and sentences
