@@ -144,16 +144,17 @@ class BaseModule(HyperParameters):
 def by_weights(model: Any) -> tuple[Any, ...]:
     """Return how a model is made again, for copies and pickles where those of the framework's own objects do not work.
 
-    It is made from its class and hyperparameters, and gets its numbers, texts and weights.
+    It is made from its class and hyperparameters, and gets its numbers, tuples of numbers, texts and weights.
     """
     weights = model.backend.get_weights(model) if model.backend.is_built(model) else None
     kept = (bool, int, float, str, np.number, type(None))
-    plain = {
-        name: value
+    plain = {name: value for name, value in vars(model).items() if isinstance(value, kept)}
+    plain |= {
+        name: tuple(value)
         for name, value in vars(model).items()
-        if all(isinstance(item, kept) for item in (value if value and isinstance(value, (tuple, list)) else [value]))
-        and not name.startswith("_")
+        if isinstance(value, (tuple, list)) and value and all(isinstance(item, (int, float)) for item in value)
     }
+    plain = {name: value for name, value in plain.items() if not name.startswith("_")}
     return remade, (type(model), dict(getattr(model, "hparams", {})), plain, weights, model.input_shape)
 
 
