@@ -46,7 +46,7 @@ def test_activations_are_those_that_numpy_computes_from_the_weights(seen):
 def test_rows_say_what_is_seen_and_training_does_not_notice(d2l, small):
     stats = ActivationStats(samples=500)
     options = {"epochs": 2, "kind": "DropoutMLP", "data": d2l.Digits(batch_size=479)}  # a third
-    _, watched = fitted(d2l, small, callbacks=[stats], **options)
+    trainer, watched = fitted(d2l, small, callbacks=[stats], **options)
     _, plain = fitted(d2l, small, **options)
     for name, value in d2l.get_weights(plain).items():
         np.testing.assert_array_equal(d2l.get_weights(watched)[name], value)
@@ -60,6 +60,14 @@ def test_rows_say_what_is_seen_and_training_does_not_notice(d2l, small):
     row = stats.rows[4]
     assert (row["mean"], row["variance"]) == pytest.approx((H.mean(), H.var()), rel=1e-4)
     assert stats.rows[5]["variance"] > row["variance"]
+
+    drawn = []
+    for seed in (3, 4):
+        d2l.seed(seed)
+        stats.on_epoch_end(trainer)
+        drawn.append(d2l.numpy(d2l.rand(4)))
+    assert stats.rows[8:12] == stats.rows[12:] == stats.rows[4:8]  # its own masks are repeatable,
+    assert (drawn[0] != drawn[1]).all()  # and the user's generator is not seeded
 
 
 def test_rows_of_a_resumed_training_are_complete(small, tmp_path):
