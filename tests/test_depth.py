@@ -329,3 +329,17 @@ def test_trainings_of_any_depth_are_resumed(d2l, tmp_path):
         np.testing.assert_array_equal(value, whole[name])
     with pytest.raises(d2ldrop.CheckpointError, match="num_hiddens"):
         train(3, depth=1)
+
+
+@pytest.mark.only_tf
+@pytest.mark.parametrize("kind", [*MODELS, "DropoutMLPRegressor"])
+def test_keras_saves_models_of_any_depth(d2l, kind, tmp_path):
+    import tensorflow as tf
+
+    model = built(d2l, kind, optimizer="adam")
+    model.compile(tf.keras.optimizers.SGD(0.1), loss="mse")  # sets `model.optimizer`, which is Keras' own name for it
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.hparams == model.hparams
+    assert loaded.hparams["optimizer"] == "adam"
+    np.testing.assert_array_equal(outputs(d2l, loaded), outputs(d2l, model))

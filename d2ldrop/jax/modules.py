@@ -63,16 +63,12 @@ class FlaxModule(BaseModule, nn.Module):
     @property
     def hparams(self) -> dict[str, Any]:  # type: ignore[override]
         """The fields that make this model, apart from its mode, and from options that have their defaults."""
-        return without_defaults(self._fields()) if self.host_init else self._fields()
-
-    def _fields(self) -> dict[str, Any]:
-        names = [field.name for field in dataclasses.fields(self) if field.init]
-        return {name: getattr(self, name) for name in names if name not in ("parent", "name", "training")}
+        return without_defaults(_fields(self)) if self.host_init else _fields(self)
 
     def __post_init__(self) -> None:
         """Check and convert the hyperparameters of the chapter's models; Flax calls it when the module was made."""
         if self.host_init:
-            for name, value in checked(self._fields(), self.is_regression).items():
+            for name, value in checked(_fields(self), self.is_regression).items():
                 object.__setattr__(self, name, value)
         super().__post_init__()
 
@@ -163,6 +159,12 @@ class FlaxMLP(BaseMLP, Options):
     if not TYPE_CHECKING:
         num_hiddens: Sequence[int] | None = field(default=None, kw_only=True)
         dropouts: Sequence[float] | None = field(default=None, kw_only=True)
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    """Return the fields that make a model, apart from its mode."""
+    names = [field.name for field in dataclasses.fields(model) if field.init]
+    return {name: getattr(model, name) for name in names if name not in ("parent", "name", "training")}
 
 
 def outputs(params: Any, X: tuple[Array, ...], state: State) -> tuple[Array, dict[str, Any]]:

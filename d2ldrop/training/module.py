@@ -308,9 +308,10 @@ class BaseMLP(BaseModule):
     @property
     def hidden_layers(self) -> list[tuple[Any, float]]:
         """Each hidden layer with its probability, where they are `lin1`, `lin2`, ... as in the scratch model."""
-        return [(getattr(self, f"lin{k}"), dropout) for k, dropout in enumerate(self.hidden_dropouts, start=1)]
+        names = [f"lin{k}" for k in range(1, len(self.hidden_widths) + 1)]
+        return [(getattr(self, name), dropout) for name, dropout in zip(names, self.hidden_dropouts, strict=True)]
 
     @property
     def output_layer(self) -> Any:
         """The last of the layers `lin1`, `lin2`, ..."""
-        return getattr(self, f"lin{len(self.hidden_dropouts) + 1}")
+        return getattr(self, f"lin{len(self.hidden_widths) + 1}")
