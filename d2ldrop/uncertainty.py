@@ -91,7 +91,8 @@ def mc_predict(model: Any, X: Array, samples: int = 100, seed: int | None = None
     for a whole batch, such as that of `dropconnect_layer` without `per_sample`, is new in each call only.
 
     Only sums over the masks are kept: the memory does not grow with `samples`. The model, a training that goes on, and
-    the generators are left as they are, the latter as far as `Backend.isolated` can.
+    the generators are left as they are, the latter as far as `Backend.isolated` can: where a model draws masks from
+    `tf.random` or `mx.random` by itself, and not by `dropout_layer` or a layer, its training may go on with others.
 
     Source: Gal and Ghahramani, Dropout as a Bayesian approximation: representing model uncertainty in deep learning,
     ICML (2016); for the three measures Gal, Uncertainty in deep learning, thesis, Cambridge (2016), section 3.3. The
