@@ -47,6 +47,10 @@ class _DropoutEstimator(BaseEstimator):
     _model_name: str
     """The class of the model, in `Backend.models`."""
 
+    model_: Any
+    history_: list[dict[str, float]]
+    _memory: Mapping[str, np.ndarray] | None
+
     def __init__(
         self,
         hidden_layer_sizes: int | Sequence[int] = (256, 256),
@@ -91,8 +95,8 @@ class _DropoutEstimator(BaseEstimator):
 
     def _new_model(self, num_outputs: int, **hparams: Any) -> Any:
         """Return the network that the hyperparameters describe."""
-        sizes = [self.hidden_layer_sizes] if np.ndim(self.hidden_layer_sizes) == 0 else self.hidden_layer_sizes
-        rates = [self.dropout] * len(sizes) if np.ndim(self.dropout) == 0 else self.dropout
+        sizes: Any = [self.hidden_layer_sizes] if np.ndim(self.hidden_layer_sizes) == 0 else self.hidden_layer_sizes
+        rates: Any = [self.dropout] * len(sizes) if np.ndim(self.dropout) == 0 else self.dropout
         if len(rates) != len(sizes):
             raise ArgumentError(
                 f"Expected dropout to be a number, or one for each of {len(sizes)} layers. Received: {self.dropout!r}"

@@ -26,6 +26,30 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = {
+    "estimators forget the optimiser's memory": Mutant(
+        "estimators.py",
+        "_Continued(memory)",
+        "_Continued(None)",
+        "test_estimators.py::test_partial_fit_goes_on",
+    ),
+    "estimators ignore the weights of classes": Mutant(
+        "estimators.py",
+        "class_weights=weights)",
+        "class_weights=None)",
+        "test_estimators.py::test_class_weights_change_how_often_a_rare_class_is_predicted",
+    ),
+    "estimators take bytes for pixels": Mutant(
+        "estimators.py",
+        "dtype=np.float32, **options",
+        "dtype=None, **options",
+        "test_estimators.py::test_integers_are_numbers_not_pixels",
+    ),
+    "estimators have a seed of their own": Mutant(
+        "estimators.py",
+        "seed = self._random_state.randint(2**31 - 1)",
+        "seed = 0",
+        "test_estimators.py::test_the_same_random_state_gives_the_same",
+    ),
     "whole floats are targets": Mutant(
         "data/modules.py",
         '(y.dtype.kind == "f" and not classes)',

@@ -18,7 +18,6 @@ from sklearn.utils.estimator_checks import check_dataframe_column_names_consiste
 from d2ldrop.estimators import DropoutClassifier, DropoutRegressor
 
 KINDS = [DropoutClassifier, DropoutRegressor]
-COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +32,7 @@ def made(kind=DropoutClassifier, **options):
     return kind(**{**SMALL, "random_state": 0, **options})
 
 
-BACKEND_MATTERS = {
-    "check_dict_unchanged",
-    "check_estimators_pickle",
-    "check_fit2d_1sample",
-    "check_fit_idempotent",
-    "check_methods_subset_invariance",
-}
+BACKEND_MATTERS = {"check_estimators_pickle", "check_fit2d_1sample", "check_methods_subset_invariance"}
 """The checks to which more than shared code matters; in JAX, which compiles at each fit, all take over a minute."""
 
 
@@ -51,7 +44,7 @@ def test_scikit_learns_own_checks_pass(d2l, kind):
     """`estimator_report.py` runs all of them in every backend."""
     slow = () if d2l.name == "numpy" else ("check_class_weight_classifiers",)  # 2,000 epochs
     results = checked(kind, d2l.name, only=BACKEND_MATTERS if d2l.name == "jax" else (), leave_out=slow)
-    assert len(results) >= (6 if d2l.name == "jax" else 50)
+    assert len(results) >= (4 if d2l.name == "jax" else 50)
     assert [result for result in results if result.status in ("failed", "passed unexpectedly")] == []
 
 
@@ -65,23 +58,21 @@ def test_classifiers_have_labels_probabilities_and_copies_in_every_backend(d2l, 
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(model.classes_[probabilities.argmax(axis=1)], model.predict(X))
     np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), probabilities, rtol=1e-4, atol=1e-6)
-    copies = [way(model) for way in COPIES.values()]
-    for each in (model, *copies):
+    np.testing.assert_array_equal(copy.deepcopy(model).predict_proba(X), probabilities)
+    copied = pickle.loads(pickle.dumps(model))
+    for each in (model, copied):
         each.partial_fit(X, y)  # also what optimisers keep is copied, and the generator of the seeds
         assert each.n_iter_ == SMALL["max_iter"] + 1
+    np.testing.assert_array_equal(copied.predict_proba(X), model.predict_proba(X))
     assert np.abs(model.predict_proba(X) - probabilities).max() > 1e-4
-    for each in copies:
-        np.testing.assert_array_equal(each.predict_proba(X), model.predict_proba(X))
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("targets", [1, 2])
-def test_regressors_learn_one_target_or_several_in_every_backend(d2l, targets):
+def test_regressors_learn_several_targets_in_every_backend(d2l):
     X = np.random.default_rng(0).uniform(-1, 1, (200, 3))
-    y = np.abs(X[:, :targets]).squeeze()
-    model = made(DropoutRegressor, backend=d2l.name, max_iter=60).fit(X, y)
-    assert model.predict(X).shape == y.shape
-    assert model.score(X, y) > 0.7
+    model = made(DropoutRegressor, backend=d2l.name, max_iter=60).fit(X, np.abs(X[:, :2]))
+    assert model.predict(X).shape == (200, 2)
+    assert model.score(X, np.abs(X[:, :2])) > 0.7
 
 
 def test_the_same_random_state_gives_the_same(iris):

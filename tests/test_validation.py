@@ -193,3 +193,13 @@ def test_data_sorted_by_class_are_learnt(d2l, small):
         for shuffle in (True, False)
     ]
     assert accuracies[0]["val_acc"] > 0.8 > 0.5 > accuracies[1]["val_acc"]
+
+
+def test_without_samples_to_validate_on_training_has_all(d2l):
+    X, y = (part[:40] for part in d2l.Digits().split(True))
+    trainer = Trainer(1, seed=0, progress=False)
+    trainer.fit(d2l.SoftmaxRegression(num_outputs=10, lr=0.1), d2l.ArrayData(X, y, X[:0], y[:0], batch_size=40))
+    assert trainer.epoch_log["train_loss"][1] == [40]
+    assert not [key for key in trainer.history[0] if key.startswith("val_")]
+    with pytest.raises(d2ldrop.DataError, match="Expected samples to validate on"):
+        trainer.evaluate()
