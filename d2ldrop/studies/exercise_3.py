@@ -10,7 +10,7 @@ import numpy as np
 
 from d2ldrop.studies.compare import CHAPTER
 from d2ldrop.studies.store import Numbers, Settings
-from d2ldrop.studies.tables import Estimate, Results, Row, band, estimate, row, verdict
+from d2ldrop.studies.tables import Results, Row, band, estimate, row, verdict
 from d2ldrop.studies.training import fitted
 from d2ldrop.training.activations import ActivationStats
 
@@ -23,7 +23,7 @@ LAYERS = (1, 2)
 
 def grid(quick: bool) -> list[Settings]:
     """Return the chapter's model without dropout, and with it."""
-    return [{"epochs": 4 if quick else 20, **each} for each in SETTINGS.values()]
+    return [{"epochs": 4 if quick else 15, **each} for each in SETTINGS.values()]
 
 
 def predicted(variance: Any, mean: Any, p: float) -> Any:
@@ -63,8 +63,8 @@ def rows(results: Results) -> list[Row]:
     """Return variances before the mask and their growth, and how far those after it are from the theory."""
     epochs = results.grid[0]["epochs"]
     metrics = {
-        "last": f"variance before the mask after {epochs} epochs",
-        "growth": f"its relative growth from epoch 1 to {epochs}",
+        "last": f"variance before the mask, epoch {epochs}",
+        "growth": "its growth since epoch 1, relative",
     }
     lines = [
         row(name, f"layer {layer}: {title}", results.values(f"{metric}_{layer}", **each),
@@ -81,26 +81,27 @@ def conclude(results: Results) -> list[str]:
     """Say how far the measured variance is from the predicted one, and how the one before the mask changes."""
     sentences, epochs = [], results.grid[0]["epochs"]
     for layer in LAYERS:
-        p = WITH[f"dropout_{layer}"]
+        after = f"Layer {layer}, p = {WITH[f'dropout_{layer}']}: the variance after the mask, relative to the theory,"
         sentences.append(
             verdict(
                 estimate(results.values(f"error_{layer}", **WITH)),
-                *(
-                    f"Layer {layer}, p = {p}: relative to the theory, the measured variance after the mask {what}"
-                    for what in ("is too high", "is too low", "shows no difference")
-                ),
+                f"{after} is too high",
+                f"{after} is too low",
+                f"{after} is not shown to differ",
             )
         )
     for layer in LAYERS:
         for name, each in SETTINGS.items():
-            change = estimate(results.values(f"growth_{layer}", **each))
-            sentences.append(_change(f"Layer {layer}, {name}: from epoch 1 to {epochs}", change))
+            before = f"Layer {layer}, {name}: from epoch 1 to {epochs}, the variance before the mask"
+            sentences.append(
+                verdict(
+                    estimate(results.values(f"growth_{layer}", **each)),
+                    f"{before} grows by this fraction of the first",
+                    f"{before} shrinks by this fraction of the first",
+                    f"{before} is not shown to grow or shrink",
+                )
+            )
     return sentences
-
-
-def _change(where: str, change: Estimate) -> str:
-    what = ("grows", "shrinks", "shows no trend")
-    return verdict(change, *(f"{where} the variance before the mask {verb}, relative to the first" for verb in what))
 
 
 def draw(results: Results, figure: Any) -> None:

@@ -73,8 +73,8 @@ def rows(results: Results) -> list[Row]:
     lines += [row(title, "forward passes per sample", results.values(f"{way}_passes")) for way, title in WAYS.items()]
     mean = results.values("mean_seconds")
     for way, title in WAYS.items():
-        lines.append(row(title, "time, in that of the mean network", results.values(f"{way}_seconds") / mean))
-    return [*lines, row("two masks", "samples whose class differs between them", results.values("changed"))]
+        lines.append(row(title, "time, mean network = 1", results.values(f"{way}_seconds") / mean))
+    return [*lines, row("two masks", "share with different classes", results.values("changed"))]
 
 
 def conclude(results: Results) -> list[str]:
@@ -89,14 +89,15 @@ def conclude(results: Results) -> list[str]:
     cost = f"{PASSES[most]} forward passes per sample, the mean network {PASSES['mean']}"
     return [
         *sentences,
-        f"With two masks, the same network puts a sample into different classes at this rate: {changed}.",
+        f"Two masks of the same network put this share of the samples into different classes: {changed}.",
         f"The {WAYS[most]} takes {cost}; the table has the time, which is of this machine.",
     ]
 
 
 def draw(results: Results, figure: Any) -> None:
     """Draw accuracy and log loss over the number of masks, and those of the mean network as lines."""
-    for axes, (metric, name) in zip(figure.subplots(1, 2), METRICS.items(), strict=True):
+    panels = figure.subplots(1, 2)
+    for axes, (metric, name) in zip(panels, METRICS.items(), strict=True):
         found = [estimate(results.values(f"masks_{T}_{metric}")) for T in MASKS]
         reach = [each.high - each.mean if results.seeds > 1 else 0.0 for each in found]
         axes.errorbar(MASKS, [each.mean for each in found], reach, fmt="o-", capsize=3, label="average over masks")
@@ -106,4 +107,4 @@ def draw(results: Results, figure: Any) -> None:
             axes.axhspan(mean.low, mean.high, color="C1", alpha=0.2, lw=0)
         axes.set(xscale="log", xticks=MASKS, xticklabels=MASKS, xlabel="masks = forward passes", ylabel=name)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    panels[0].legend(fontsize="small")

@@ -115,10 +115,10 @@ def perform(
     if hasattr(module, "finals"):
         finals = module.finals(results)
         results = Results([*grid, *finals], seeds, [*results.numbers, *made(finals)])
-    settings = len(results.grid)
-    epochs = sorted({each["epochs"] for each in results.grid})
+    count, epochs = len(results.grid), sorted({each["epochs"] for each in results.grid})
     about = (
-        f"{data}, {backend} {version_of(backend)}; {settings} settings x {seeds} seeds = {settings * seeds} trainings "
+        f"{data}, {backend} {version_of(backend)}; {count} setting{'s' * (count > 1)} x {seeds} seeds = "
+        f"{count * seeds} trainings "
         f"of {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs"
     )
     return Report(number, module.TITLE, about, results, module.rows(results), module.conclude(results))

@@ -183,6 +183,7 @@ def band(axes: Any, curves: np.ndarray, label: str, **style: Any) -> None:
     estimates = [estimate(values) for values in curves.T]
     x = np.arange(1, len(estimates) + 1)
     (line,) = axes.plot(x, [each.mean for each in estimates], label=label, **style)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if len(curves) > 1:
         low, high = [each.low for each in estimates], [each.high for each in estimates]
         axes.fill_between(x, low, high, alpha=0.2, color=line.get_color(), lw=0)
