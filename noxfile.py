@@ -124,10 +124,11 @@ def trace(session: nox.Session) -> None:
 
 @nox.session
 def notebooks(session: nox.Session) -> None:
-    """Execute the notebooks with a real kernel, once per backend, then one of them in JupyterLab in a browser."""
+    """Execute the notebooks in a real kernel, once per backend, two at a time; then one in JupyterLab in a browser."""
     session.install(ALL, *group("notebooks"), "-e", ".[all,notebooks]")
-    files = session.posargs or ["tests/notebooks.py", "tests/browser.py"]
-    session.run("pytest", *files, env={"D2LDROP_BACKENDS": ",".join(BACKENDS)})
+    env = {"D2LDROP_BACKENDS": ",".join(BACKENDS), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    for options in [session.posargs] if session.posargs else (["-n2", "tests/notebooks.py"], ["tests/browser.py"]):
+        session.run("pytest", *options, env=env)
 
 
 @nox.session

@@ -8,6 +8,7 @@ from d2ldrop.randomness import sharing_masks
 from d2ldrop.studies import compare
 
 
+@pytest.mark.skip_toy  # it has the layers of NumPy
 @pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP"])
 def test_chapter_values_reach_their_accuracy(d2l, kind, hparams, fashion_mnist):
     trainer = d2ldrop.Trainer(10, seed=0, progress=False)
@@ -15,6 +16,7 @@ def test_chapter_values_reach_their_accuracy(d2l, kind, hparams, fashion_mnist):
     assert trainer.history[-1]["val_acc"] >= 0.83
 
 
+@pytest.mark.skip_toy
 def test_older_edition_values_reach_their_accuracy(d2l, hparams, fashion_mnist):
     """From seed to seed the best of ten epochs lies between 0.857 and 0.867, and rounding moves it as much."""
     trainer = d2ldrop.Trainer(10, seed=0, progress=False)
