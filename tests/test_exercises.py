@@ -34,7 +34,7 @@ def results_of(module, numbers, grid=None):
 # The command
 
 
-@pytest.mark.parametrize(("number", "runs"), [(3, 4), (4, 2), (6, 6), (7, 14)])
+@pytest.mark.parametrize(("number", "runs"), [(1, 8), (2, 4), (3, 4), (4, 2), (5, 8), (6, 6), (7, 14)])
 def test_an_exercise_writes_table_numbers_figure_and_conclusion(number, runs, tmp_path, capsys):
     backend = "numpy" if number < 6 else next(iter(WITH_GRADIENTS), None)
     if backend is None:
@@ -42,14 +42,17 @@ def test_an_exercise_writes_table_numbers_figure_and_conclusion(number, runs, tm
     command = ["exercise", str(number), "--backend", backend, "--quick", "--jobs", "1", "--out", str(tmp_path)]
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
-    said = (tmp_path / f"exercise{number}.txt").read_text().splitlines()
-    assert all(line in shown for line in said)
+    page = (tmp_path / f"exercise{number}.md").read_text().splitlines()
+    said = [line for line in page if line.startswith("- ")]
+    assert {page[0].removeprefix("# "), page[2].removesuffix("."), *said} <= {*shown.splitlines()}
     assert (tmp_path / f"exercise{number}.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / f"exercise{number}.json").read_text())
-    assert kept["conclusion"] == [line.removeprefix("- ") for line in said[2:]]
+    assert kept["conclusion"] == [line.removeprefix("- ") for line in said]
     assert len(kept["runs"]) == runs
     with open(tmp_path / f"exercise{number}.csv", newline="") as file:
-        assert [row["setting"] for row in csv.DictReader(file)] == [row["setting"] for row in kept["table"]]
+        settings = [row["setting"] for row in csv.DictReader(file)]
+    assert settings == [row["setting"] for row in kept["table"]]
+    assert settings == [line.split(" | ")[0].removeprefix("| ") for line in page[-len(settings) :]]
 
 
 def test_what_has_its_backward_pass_by_hand_is_refused_before_training(tmp_path, capsys):

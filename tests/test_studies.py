@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import json
 import math
 
 import numpy as np
@@ -239,24 +238,14 @@ def test_tables_have_paired_differences(tmp_path, capsys):
 # The command
 
 
-@pytest.mark.parametrize("number", ["1", "2", "5"])
-def test_exercises_write_table_numbers_figure_and_conclusion(number, tmp_path, capsys):
-    command = ["exercise", number, "--backend", "numpy", "--quick", "--jobs", "1", "--out", str(tmp_path)]
+def test_a_study_is_begun_once_and_resumed_when_asked_to(tmp_path, capsys):
+    command = ["exercise", "2", "--backend", "numpy", "--quick", "--jobs", "1", "--out", str(tmp_path)]
     assert cli.main(command) == 0
-    shown = capsys.readouterr().out
-    assert "data: the digits of scikit-learn" in shown
-    said = (tmp_path / f"exercise{number}.txt").read_text().splitlines()
-    assert all(line in shown for line in said)
-    assert (tmp_path / f"exercise{number}.png").read_bytes().startswith(b"\x89PNG")
-    kept = json.loads((tmp_path / f"exercise{number}.json").read_text())
-    assert kept["conclusion"] == [line.removeprefix("- ") for line in said[2:]]
-    assert len(kept["runs"]) == (4 if number == "2" else 8)
-    with open(tmp_path / f"exercise{number}.csv", newline="") as file:
-        assert [row["setting"] for row in csv.DictReader(file)] == [row["setting"] for row in kept["table"]]
+    written = (tmp_path / "exercise2.json").read_text()
     assert cli.main(command) == 1
     assert "take them from there (--resume)" in capsys.readouterr().err
     assert cli.main([*command, "--resume"]) == 0
-    assert (tmp_path / f"exercise{number}.json").read_text() == json.dumps(kept, indent=1) + "\n"
+    assert (tmp_path / "exercise2.json").read_text() == written
 
 
 def test_resume_needs_a_folder(capsys):

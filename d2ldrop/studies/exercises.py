@@ -125,9 +125,9 @@ def perform(
 
 
 def write(done: Report, folder: Path) -> list[Path]:
-    """Write the table, all numbers, the figure and the conclusion of an exercise; return the paths."""
+    """Write the table, all numbers, the figure, and a page with the conclusion of an exercise; return the paths."""
     stem = folder / f"exercise{done.number}"
-    paths = [stem.with_suffix(ending) for ending in (".csv", ".json", ".png", ".txt")]
+    paths = [stem.with_suffix(ending) for ending in (".csv", ".json", ".png", ".md")]
     tables.write_csv(done.rows, paths[0])
     settings = [each for each in done.results.grid for _ in range(done.results.seeds)]
     content = {
@@ -146,8 +146,15 @@ def write(done: Report, folder: Path) -> list[Path]:
     with replacing(paths[2]) as temporary:
         figure_of(done).savefig(temporary, dpi=120)
     with replacing(paths[3]) as temporary:
-        temporary.write_text("\n".join(text_of(done)) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(page_of(done)) + "\n", encoding="utf-8")
     return paths
+
+
+def page_of(done: Report) -> list[str]:
+    """Return an exercise as lines of Markdown: the conclusion, the figure and the table."""
+    title, about, *conclusion = text_of(done)
+    figure = f"![{done.title}](exercise{done.number}.png)"
+    return [f"# {title}", "", f"{about}.", "", *conclusion, "", figure, "", *tables.markdown(done.rows)]
 
 
 def text_of(done: Report) -> Sequence[str]:

@@ -142,17 +142,31 @@ def compared(what: str, metric: str, values: Iterable[float], than: str, baselin
     )
 
 
+HEADINGS = ("setting", "metric", "mean", "s.e.", "n", "difference", "95% interval")
+
+
 def show(rows: Sequence[Row]) -> None:
     """Print a table."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("setting", "metric", "mean", "s.e.", "n", "difference", "95% interval")
+    table = Table(*HEADINGS)
     for each in rows:
-        interval = "" if math.isnan(each.low) else f"{each.low:+.4f} to {each.high:+.4f}"
-        numbers = (_number(each.mean), _number(each.standard_error), str(each.n), _number(each.difference, "+"))
-        table.add_row(each.setting, each.metric, *numbers, interval)
+        table.add_row(*cells(each))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def markdown(rows: Sequence[Row]) -> list[str]:
+    """Return a table as lines of Markdown."""
+    lines = [HEADINGS, tuple("---" if name in HEADINGS[:2] else "--:" for name in HEADINGS), *map(cells, rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return what a line of a table says, under `HEADINGS`."""
+    interval = "" if math.isnan(row.low) else f"{row.low:+.4f} to {row.high:+.4f}"
+    numbers = (_number(row.mean), _number(row.standard_error), str(row.n), _number(row.difference, "+"))
+    return row.setting, row.metric, *numbers, interval
 
 
 def _number(value: float, sign: str = "") -> str:
