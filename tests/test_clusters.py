@@ -27,7 +27,7 @@ def test_a_cluster_gives_the_same_numbers_although_a_worker_is_killed(engine, tm
     numbers = execute([*trained[:2], *killed, *trained[2:]], 2, engine, path=tmp_path / "runs.sqlite")
     assert numbers[2:6] == [{"value": 2 * seed} for seed in range(4)]
     assert (tmp_path / "killed").exists()
-    assert len([*tmp_path.glob("*-*")]) == 4  # the killed one alone was made again
+    assert 4 <= len([*tmp_path.glob("*-*")]) <= 6  # besides the killed one, what its worker had not yet handed over
     assert numbers[:2] + numbers[6:] == execute(trained, jobs=1)
 
 
