@@ -32,7 +32,8 @@ def dask(jobs: int, address: str | None) -> Iterator[None]:
 
     class Backend(_DeathsAreErrors, DaskDistributedBackend):  # type: ignore[misc] # joblib has no types
         def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(2, super().effective_n_jobs(n_jobs))  # with 1, as when others died, joblib would not ask Dask
+            workers: int = super().effective_n_jobs(n_jobs)
+            return max(2, workers)  # with 1, as when others died, joblib would not ask Dask
 
         def submit(self, func: Any, callback: Any = None) -> Any:
             future = super().submit(func, callback)  # the callback is not called if Dask gives the task up
@@ -49,7 +50,7 @@ def dask(jobs: int, address: str | None) -> Iterator[None]:
 
 @contextmanager
 def ray(jobs: int, address: str | None) -> Iterator[None]:
-    """Use the workers of the Ray cluster at an address, such as `ray://host:10001`, or new ones on this machine.
+    """Use the workers of the Ray cluster at an address, `auto` on one of its nodes, or new ones on this machine.
 
     Where there is but one, runs are made in this process.
     """
