@@ -34,7 +34,7 @@ def test_a_cluster_gives_the_same_numbers_although_a_worker_is_killed(engine, tm
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_that_no_worker_of_a_cluster_survives_is_named(engine, tmp_path):
     runs = [Run(study_runs.killed_always, {"folder": str(tmp_path), "victim": 1}, seed) for seed in range(3)]
-    with pytest.raises(StudyError, match=r"seed=1\), also with no other"):
+    with pytest.raises(StudyError, match=r"seed=1\), with no other"):
         execute(runs, 2, engine)
 
 

@@ -102,7 +102,7 @@ def test_a_killed_worker_costs_only_the_runs_in_progress(tmp_path):
 
 def test_a_run_that_no_worker_survives_is_named(tmp_path):
     path = tmp_path / "runs.sqlite"
-    with pytest.raises(StudyError, match=r"study_runs\.killed_always\(.*seed=1\), also with no other"):
+    with pytest.raises(StudyError, match=r"study_runs\.killed_always\(.*seed=1\), with no other"):
         execute(runs_of(study_runs.killed_always, tmp_path, 4, victim=1), jobs=2, path=path)
     assert 0 in calls(tmp_path)
 

@@ -50,7 +50,7 @@ def dask(jobs: int, address: str | None) -> Iterator[None]:
 
 @contextmanager
 def ray(jobs: int, address: str | None) -> Iterator[None]:
-    """Use the workers of the Ray cluster at an address, such as `ray://host:10001`, or new ones on this machine.
+    """Use the workers of the Ray cluster at an address, `auto` on one of its nodes, or new ones on this machine.
 
     Where there is but one, runs are made in this process.
     """

@@ -171,13 +171,13 @@ def _finished(
             raise
         except Exception as error:  # each engine has an error of its own for a worker that died
             deaths.update(started)
-            if alone is None and started:
-                continue
-            if alone is None or deaths[alone] >= 2 * DEATHS:
-                what = "the runs" if alone is None else f"{missing[alone]}, also with no other run beside it"
+            received = f"Received {type(error).__name__}: {error}"
+            if not started:
+                raise StudyError(f"Expected workers that can be reached. {received}") from error
+            if alone is not None and deaths[alone] >= 2 * DEATHS:
                 raise StudyError(
-                    f"Expected workers that stay alive. Received {type(error).__name__} in {what}: {error} "
-                    "Did a worker have too little memory?"
+                    f"Expected a worker that survives {missing[alone]}, with no other run beside it. {received} "
+                    "Has it enough memory?"
                 ) from error
     if failed:
         raise failed[0]
