@@ -4,6 +4,7 @@ joblib has a backend for each. Two things are added to those of Dask and Ray: th
 joblib would wait forever, and results come as they finish, where joblib's base class for pools has them at the end.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -18,7 +19,9 @@ def loky(jobs: int, address: str | None) -> Iterator[None]:
 
     if address is not None:
         raise UsageError(f"Expected an address with the engine dask or ray. Received: {address!r} with loky")
-    with parallel_config("loky", n_jobs=jobs):
+    with warnings.catch_warnings(), parallel_config("loky", n_jobs=jobs):
+        # loky replaces a worker whose memory has grown, and warns, in a thread that must not end by an error
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs")
         yield
 
 
