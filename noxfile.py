@@ -22,6 +22,15 @@ SLOW = "--ignore=tests/test_chapter.py"  # ten epochs of the real data, which `t
 CORE = [f"tests/test_{name}.py" for name in ("dropout", "functional", "models", "noise", "readers", "seam", "weights")]
 
 
+def kept_by_jax(session: nox.Session) -> dict[str, str]:
+    """Return the variables by which processes share what JAX compiles; many tests compile the same."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": f"{session.create_tmp()}/jax",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 def group(*names: str) -> list[str]:
     """Return the requirements of dependency groups."""
     return nox.project.dependency_groups(PYPROJECT, *names)
@@ -60,7 +69,8 @@ def tests(session: nox.Session, backend: str) -> None:
     """
     session.install(ALL if backend == "mxnet" else EACH, *group("test"), "-e", f".{BACKENDS[backend]}")
     selected = [SLOW] if backend == "numpy" else [*CORE, "-k", backend]  # the ids of tests have the backend's name
-    session.run("pytest", *(session.posargs or selected), env={"D2LDROP_BACKENDS": backend})
+    env = {"D2LDROP_BACKENDS": backend, **kept_by_jax(session)}
+    session.run("pytest", *(session.posargs or selected), env=env)
 
 
 @nox.session
@@ -68,6 +78,7 @@ def tests_all(session: nox.Session) -> None:
     """Run all tests where all frameworks are installed, in two processes of one thread each."""
     session.install(ALL, *group("test"), "-e", ".[all]")
     env = {"D2LDROP_BACKENDS": ",".join(BACKENDS), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    env |= kept_by_jax(session)
     session.run("pytest", *(session.posargs or ["-n2", "--dist=loadfile"]), env=env)
 
 
