@@ -310,7 +310,7 @@ class DropoutClassifier(ClassifierMixin, _DropoutEstimator):
         elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
             raise ArgumentError(f"Expected classes to be those of the first call, {self.classes_}. Received: {classes}")
         if len(other := np.setdiff1d(y, self.classes_)):
-            raise ArgumentError(f"Expected y to hold labels among {self.classes_}. Received: {other[0]!r}")
+            raise ArgumentError(f"Expected y to hold labels among {self.classes_}. Received: {other.tolist()[0]!r}")
         return self._learn(X, np.searchsorted(self.classes_, y), self._new_classifier(y) if new else None)
 
     def predict(self, X: Any) -> np.ndarray:

@@ -398,7 +398,7 @@ def test_names_of_frameworks_and_no_command(d2l, capsys):
     assert run("train", "--backend", other, *QUICK, "--epochs", "1") == 0
     assert f"{d2l.name} scratch: validation accuracy" in capsys.readouterr().out
     assert run() == 2
-    assert "{train,predict,compare,bench,info}" in capsys.readouterr().out
+    assert "{train,predict,compare,exercise,bench,info}" in capsys.readouterr().out
 
 
 def test_train_rejects_a_missing_gpu(d2l, capsys):

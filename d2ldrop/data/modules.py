@@ -261,7 +261,9 @@ def _checked(X: Any, y: Any, regression: bool | None, least: int = 1) -> Split:
             f"Received: {X.shape} and {y.shape}"
         )
     numbers = y.dtype.kind in "fiub"
-    classes = bool(numbers and y.ndim == 1 and np.all((y >= 0) & (y < MAX_CLASSES) & (y == np.floor(y))))
+    values = y.astype(np.float64) if numbers else y  # float16 has no MAX_CLASSES
+    whole = (values >= 0) & (values < MAX_CLASSES) & (values == np.floor(values)) if numbers else False
+    classes = bool(y.ndim == 1 and np.all(whole))
     if regression is None:
         regression = y.ndim == 2 or (y.dtype.kind == "f" and not classes)
     if not regression and not classes:
