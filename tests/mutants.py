@@ -26,6 +26,25 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = {
+    "differences are not taken seed by seed": Mutant(
+        "studies/tables.py",
+        "estimate(a - b for a, b in zip(values, baseline, strict=True))",
+        "estimate(np.sort([*values]) - np.sort([*baseline]))",
+        "test_studies.py::test_estimates_are_students",
+    ),
+    "the search of exercise 7 looks at the test": Mutant(
+        "studies/exercise_7.py",
+        'return {"test_acc": trainer.evaluate(data=load(data))["val_acc"]}',
+        'return {"test_acc": trainer.history[-1]["val_acc"]}',
+        "test_exercises.py",
+        "torch",
+    ),
+    "a resumed study begins anew": Mutant(
+        "studies/engine.py",
+        "found = [store.find(*key) for key in keys]",
+        "found = [None for key in keys]",
+        "test_studies.py::test_resume_repeats_nothing",
+    ),
     "estimators forget the optimiser's memory": Mutant(
         "estimators.py",
         "_Continued(memory)",
@@ -199,8 +218,8 @@ MUTANTS = {
     ),
     "arrays for validation that are trained on": Mutant(
         "data/modules.py",
-        "(order[:cut], order[cut:])",
-        "(order[:cut], order[:2])",
+        "order[:cut], order[cut:]",
+        "order[:cut], order[:2]",
         "test_data.py::test_no_sample_is_both_for_training_and_for_validation",
     ),
     "evaluate_accuracy as a mean of batch means": Mutant(
@@ -229,14 +248,14 @@ MUTANTS = {
     ),
     "compare ignores --lr": Mutant(
         "cli/commands.py",
-        'for key in ("lr", "dropout_1", "dropout_2")',
-        'for key in ("dropout_1", "dropout_2")',
+        '"lr": LEARNING_RATES[args.optimizer] if args.lr is None else args.lr,',
+        '"lr": LEARNING_RATES[args.optimizer],',
         "test_cli.py::test_compare_takes_the_options_of_training",
     ),
     "compare ignores --dropout-2": Mutant(
         "cli/commands.py",
-        'for key in ("lr", "dropout_1", "dropout_2")',
-        'for key in ("lr", "dropout_1")',
+        '"dropout_1": args.dropout_1, "dropout_2": args.dropout_2, **optimizer(args)',
+        '"dropout_1": args.dropout_1, **optimizer(args)',
         "test_cli.py::test_compare_takes_the_options_of_training",
     ),
     "train ignores --dropout-2": Mutant(
@@ -369,14 +388,14 @@ MUTANTS = {
     ),
     "labels without an output": Mutant(
         "training/checks.py",
-        "if largest >= outputs:",
-        "if False:",
+        "y.max() >= outputs:",
+        "False:",
         "test_validation.py::test_labels_without_an_output_are_refused",
     ),
     "nan among the samples": Mutant(
         "data/modules.py",
-        "not np.isfinite(X).all()",
-        "False",
+        "if not finite.all():",
+        "if False:",
         "test_validation.py::test_samples_that_are_not_finite_are_refused",
     ),
     "validation without regard to classes": Mutant(

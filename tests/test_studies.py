@@ -161,6 +161,7 @@ def test_a_sentence_follows_the_interval(shift, said):
     assert sentence.startswith(said)
     assert sentence.endswith(f": {paired(shift + noise, np.zeros(4))}.")
     assert compared("A", "accuracy", [1.0], "B", [0.0]).startswith("Between A and B, no difference")  # a single seed
+    assert compared("A", "accuracy", [1, 1], "B", [0, 0]).startswith("Between A and B, no difference")  # no spread
 
 
 def results_of(module, numbers):

@@ -124,11 +124,13 @@ def verdict(difference: Estimate, higher: str, lower: str, neither: str) -> str:
     Parameters
     ----------
     difference
-        Of which the interval decides: above 0, below 0, or on both sides of it.
+        Of which the interval decides: above 0, below 0, or on both sides of it. One of no length, of two seeds
+        that happen to differ by the same number, decides nothing.
     higher, lower, neither
         The sentences for these, without a full stop.
     """
-    sentence = higher if difference.low > 0 else lower if difference.high < 0 else neither
+    decided = difference.n > 2 or difference.low < difference.high
+    sentence = higher if decided and difference.low > 0 else lower if decided and difference.high < 0 else neither
     return f"{sentence}: {difference}."
 
 
