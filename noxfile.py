@@ -25,7 +25,7 @@ CORE = [f"tests/test_{name}.py" for name in ("dropout", "functional", "models", 
 def kept_by_jax(session: nox.Session) -> dict[str, str]:
     """Return the variables by which processes share what JAX compiles; many tests compile the same."""
     return {
-        "JAX_COMPILATION_CACHE_DIR": f"{session.create_tmp()}/jax",
+        "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
