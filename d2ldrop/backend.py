@@ -12,13 +12,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from d2ldrop.errors import UsageError, WeightsError
+from d2ldrop.errors import UsageError
 from d2ldrop.randomness import Odds
+from d2ldrop.weight_checks import Shapes, check_shapes, converted
 
 Array = Any  # an array of some framework, where shared code handles it without looking inside
 Metrics = dict[str, Any]  # name -> the value of one batch, a scalar that is still on the device
 Numbers = dict[str, list[float]]  # name -> the value of each batch, on the host
-Shapes = dict[str, tuple[int, ...]]  # name of a parameter -> its shape, as in files
 Draw = Callable[[Shapes], dict[str, np.ndarray]]  # draws initial weights of given shapes, as in files
 
 ModelT = TypeVar("ModelT")  # the adapter's `Module`
@@ -245,7 +245,7 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
             {name: tuple(value.shape)[:: -1 if turned else 1] for name, (value, turned) in parameters.items()},
             {name: np.shape(value) for name, value in weights.items()},
         )
-        self.assign(model, _converted(weights, {name: str(value.dtype) for name, (value, _) in parameters.items()}))
+        self.assign(model, converted(weights, {name: str(value.dtype) for name, (value, _) in parameters.items()}))
 
     def build_for(self, model: ModelT, weights: Mapping[str, np.ndarray]) -> None:
         """Create the parameters of a model whose first layer is `lin1`, as far as its weights tell."""
@@ -408,49 +408,6 @@ def _kept(values: Any, is_array: Callable[[Any], bool], prefix: str = "") -> Ite
 
 
 AnyBackend = Backend[Any, Any, Any]
-
-
-def check_shapes(expected: Shapes, received: Shapes) -> None:
-    """Raise a WeightsError that names the weights whose shapes differ, if there are any."""
-    names = sorted(name for name in {*received, *expected} if received.get(name) != expected.get(name))
-    _refuse("shapes", [f"{k}: expected {expected.get(k)}, received {received.get(k)}" for k in names])
-
-
-def _converted(weights: Mapping[str, np.ndarray], dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Return contiguous copies of weights, in types that all frameworks convert to those of their parameters.
-
-    That is float32 or float64 for floating-point numbers; other types, of buffers, stay.
-
-    Raises
-    ------
-    WeightsError
-        If an array holds another kind of numbers than the parameter, or numbers that are too large for it.
-    """
-    arrays = {name: np.asarray(value) for name, value in weights.items()}
-    kinds = {name: (_kind(dtypes[name]), _kind(value.dtype.name)) for name, value in arrays.items()}
-    wrong = sorted(name for name, (expected, received) in kinds.items() if expected != received)
-    _refuse("kinds of numbers", [f"{k}: expected {kinds[k][0]}, received {arrays[k].dtype}" for k in wrong])
-    found = {}
-    for name, value in arrays.items():
-        floats = np.float64 if "float64" in dtypes[name] else np.float32
-        with np.errstate(over="ignore"):
-            dtype = floats if kinds[name][0] == "float" else value.dtype.newbyteorder("=")
-            found[name] = np.array(value, dtype, order="C")
-    large = [name for name, value in found.items() if (np.isinf(value) & ~np.isinf(arrays[name])).any()]
-    _refuse("range", [f"{name}: expected float32, received larger numbers" for name in sorted(large)])
-    return found
-
-
-def _kind(dtype: str) -> str:
-    """Return the kind of numbers of a type, by the name that any framework gives it."""
-    return next((kind for kind in ("float", "int", "bool", "complex") if kind in dtype), dtype)
-
-
-def _refuse(what: str, differences: list[str]) -> None:
-    """Raise a WeightsError if there are differences; it names the first ones."""
-    if differences:
-        more = f"; and {len(differences) - 10} more" if len(differences) > 10 else ""
-        raise WeightsError(f"Expected weights of the model's {what}. {'; '.join(differences[:10])}{more}")
 
 
 def never_called(model: Any) -> UsageError:

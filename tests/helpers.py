@@ -3,6 +3,10 @@
 import gzip
 
 from d2ldrop import Trainer
+from d2ldrop.cli import main as cli
+
+QUICK = "--data digits --epochs 5 --hidden-1 32 --hidden-2 16 --lr 0.5 --batch-size 64".split()
+"""Options of `d2ldrop train` with which the digits are learnt in a second."""
 
 
 def fitted(d2l, small, epochs=1, kind="DropoutMLPScratch", data=None, **options):
@@ -21,3 +25,11 @@ def idx_header(*shape):
 def idx_file(path, array):
     """Write bytes as the data set's publishers do."""
     path.write_bytes(gzip.compress(idx_header(*array.shape) + array.tobytes()))
+
+
+def run_cli(*argv):
+    """Return the exit status of a command."""
+    try:
+        return cli.main([str(word) for word in argv])
+    except SystemExit as ended:
+        return ended.code

@@ -1,34 +1,22 @@
-"""The command line, as a person would use it: right, wrong, and interrupted."""
+"""The command line, as a person would use it, right and wrong."""
 
 import contextlib
 import csv
 import io
-import json
-import os
 import re
-import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers import QUICK, run_cli
 
 import d2ldrop
-from d2ldrop import Digits, Trainer
+from d2ldrop import Digits
 from d2ldrop.cli import commands
 from d2ldrop.cli import main as cli
 from d2ldrop.data import fashion_mnist as fashion
 from d2ldrop.errors import DataNotFoundError
-
-QUICK = "--data digits --epochs 5 --hidden-1 32 --hidden-2 16 --lr 0.5 --batch-size 64".split()
-
-
-def run(*argv):
-    """Return the exit status of a command."""
-    try:
-        return cli.main([str(word) for word in argv])
-    except SystemExit as ended:
-        return ended.code
 
 
 @pytest.mark.parametrize("model", ["scratch", "concise"])
@@ -36,7 +24,7 @@ def test_train_writes_plot_history_and_weights(d2l, model, tmp_path, capsys):
     files = {option: tmp_path / name for option, name in
              (("--plot", "p.svg"), ("--history", "h.csv"), ("--save", "w.safetensors"))}  # fmt: skip
     options = [word for pair in files.items() for word in pair]
-    assert run("train", "--backend", d2l.name, "--model", model, *QUICK, *options) == 0
+    assert run_cli("train", "--backend", d2l.name, "--model", model, *QUICK, *options) == 0
     shown = capsys.readouterr().out
     assert "data: the digits of scikit-learn, as asked for" in shown
     assert "epoch 5/5: train_loss" in shown
@@ -45,7 +33,7 @@ def test_train_writes_plot_history_and_weights(d2l, model, tmp_path, capsys):
     assert f"{d2l.name} {model}: validation accuracy {accuracy}" in shown
     assert b"<svg" in files["--plot"].read_bytes()
     plot = tmp_path / "grid.png"
-    assert run("predict", "--backend", d2l.name, "--weights", files["--save"], "--plot", plot) == 0
+    assert run_cli("predict", "--backend", d2l.name, "--weights", files["--save"], "--plot", plot) == 0
     assert f"on digits: accuracy {accuracy}" in capsys.readouterr().out
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -55,14 +43,14 @@ def trained(tmp_path_factory):
     """Return weights that NumPy trained, and the accuracy that `train` printed."""
     path, shown = tmp_path_factory.mktemp("trained") / "w.safetensors", io.StringIO()
     with contextlib.redirect_stdout(shown):
-        assert run("train", "--backend", "numpy", *QUICK, "--save", path) == 0
+        assert run_cli("train", "--backend", "numpy", *QUICK, "--save", path) == 0
     return path, re.search(r"validation accuracy ([0-9.]+),", shown.getvalue()).group(1)
 
 
 @pytest.mark.parametrize("model", ["scratch", "concise"])
 def test_predict_with_weights_of_another_backend(d2l, model, trained, capsys):
     weights, accuracy = trained
-    assert run("predict", "--backend", d2l.name, "--model", model, "--weights", weights) == 0
+    assert run_cli("predict", "--backend", d2l.name, "--model", model, "--weights", weights) == 0
     assert f"on digits: accuracy {accuracy}" in capsys.readouterr().out
 
 
@@ -81,7 +69,7 @@ def compared(tmp_path, monkeypatch, *options):
     """Return the runs of `d2ldrop compare`, by backend and model."""
     runs = []
     monkeypatch.setattr(commands.comparison, "show", runs.extend)
-    assert run("compare", "--data", "digits", "--epochs", "1", *options) == 0
+    assert run_cli("compare", "--data", "digits", "--epochs", "1", *options) == 0
     return {(row.backend, row.model): row for row in runs}
 
 
@@ -138,7 +126,7 @@ def test_train_takes_its_options(option, tmp_path):
     for words in ([], option.split()):
         path = tmp_path / "h.csv"
         command = ["train", "--backend", "numpy", *QUICK, "--epochs", "1", *words, "--quiet", "--history", path]
-        assert run(*command) == 0
+        assert run_cli(*command) == 0
         with open(path, newline="") as file:
             losses.append(next(csv.DictReader(file))["train_loss"])
     assert losses[0] != losses[1]
@@ -151,13 +139,13 @@ def test_the_learning_rate_depends_on_the_optimizer_if_none_is_given(tmp_path, c
     assert settings() == {"lr": 0.1, "optimizer": "sgd", "weight_decay": 0.0, "momentum": 0.0}
     assert [settings("--optimizer", name)["lr"] for name in ("adam", "adamw")] == [0.001, 0.001]
     assert settings("--optimizer", "adam", "--lr", "0.1")["lr"] == 0.1
-    assert run("train", "--backend", "numpy", *QUICK, "--optimizer", "adam", "--momentum", "0.9") == 1
+    assert run_cli("train", "--backend", "numpy", *QUICK, "--optimizer", "adam", "--momentum", "0.9") == 1
     assert "Expected momentum to be 0 with the optimizer adam. Received: 0.9" in capsys.readouterr().err
 
 
 def test_compare_prints_a_table_and_draws_a_plot(tmp_path, capsys):
     command = "compare --backend numpy --data digits --epochs 2 --plot".split()
-    assert run(*command, tmp_path / "curves.png") == 0
+    assert run_cli(*command, tmp_path / "curves.png") == 0
     shown = capsys.readouterr().out
     assert shown.count("numpy") == 2
     assert "MLPScratch" in shown
@@ -167,13 +155,13 @@ def test_compare_prints_a_table_and_draws_a_plot(tmp_path, capsys):
 
 
 def test_train_quiet_prints_nothing(d2l, capsys):
-    assert run("train", "--backend", d2l.name, *QUICK, "--quiet") == 0
+    assert run_cli("train", "--backend", d2l.name, *QUICK, "--quiet") == 0
     assert capsys.readouterr() == ("", "")
 
 
 def test_train_auto_uses_fashion_mnist_if_found(fashion_mnist, monkeypatch, capsys):
     monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
-    assert run("train", "--backend", "numpy", "--epochs", "1", "--hidden-1", "8", "--hidden-2", "8") == 0
+    assert run_cli("train", "--backend", "numpy", "--epochs", "1", "--hidden-1", "8", "--hidden-2", "8") == 0
     assert f"data: Fashion-MNIST, from {fashion_mnist}" in capsys.readouterr().out
 
 
@@ -183,12 +171,12 @@ def test_train_auto_falls_back_to_digits(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(fashion, "fetch", nowhere)
     monkeypatch.setattr(fashion.FashionMNIST, "locate", classmethod(lambda *_: None))
-    assert run("train", "--backend", "numpy", "--epochs", "1") == 0
+    assert run_cli("train", "--backend", "numpy", "--epochs", "1") == 0
     assert "data: the digits of scikit-learn, because Fashion-MNIST is not" in capsys.readouterr().out
-    assert run("train", "--backend", "numpy", "--quiet", "--history", tmp_path / "h.csv") == 0
+    assert run_cli("train", "--backend", "numpy", "--quiet", "--history", tmp_path / "h.csv") == 0
     with open(tmp_path / "h.csv", newline="") as file:
         assert float(list(csv.DictReader(file))[-1]["val_acc"]) > 0.9
-    assert run("train", "--backend", "numpy", "--data", "fashion-mnist") == 1
+    assert run_cli("train", "--backend", "numpy", "--data", "fashion-mnist") == 1
     assert capsys.readouterr().err == "d2ldrop train: error: no network\n"
 
 
@@ -209,7 +197,7 @@ def test_train_auto_falls_back_to_digits(monkeypatch, capsys, tmp_path):
     ],
 )
 def test_usage_errors_exit_with_2_and_one_line(argv, message, capsys):
-    assert run(*argv) == 2
+    assert run_cli(*argv) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
@@ -224,7 +212,7 @@ def test_usage_errors_exit_with_2_and_one_line(argv, message, capsys):
     ],
 )
 def test_failures_exit_with_1_and_one_line(argv, message, capsys):
-    assert run(*argv) == 1
+    assert run_cli(*argv) == 1
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
     assert message in shown.err
@@ -232,153 +220,18 @@ def test_failures_exit_with_1_and_one_line(argv, message, capsys):
         cli.main([*argv, "--debug"])
 
 
-OUTPUTS = {"--save": "w.safetensors", "--plot": "p.svg", "--history": "h.json"}
-
-
-def outputs(folder):
-    """Return options to write everything into a folder."""
-    return [str(word) for option, name in OUTPUTS.items() for word in (option, folder / name)]
-
-
-def check_outputs(folder, epochs):
-    """Check that weights, plot and history are there, and belong to the same epoch."""
-    rows = json.loads((folder / "h.json").read_text())
-    assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
-    model = d2ldrop.load_model(folder / "w.safetensors", "numpy")
-    assert Trainer(1, progress=False).evaluate(model, Digits())["val_loss"] == pytest.approx(rows[-1]["val_loss"])
-    assert b"<svg" in (folder / "p.svg").read_bytes()
-
-
-def test_train_saves_weights_after_an_interrupt(monkeypatch, tmp_path, capsys):
-    class Interrupting(commands.EpochLines):
-        def on_refresh(self, trainer):
-            if trainer.epoch == 2:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(commands, "EpochLines", Interrupting)
-    assert run("train", "--backend", "numpy", *QUICK, *outputs(tmp_path)) == 130
-    assert capsys.readouterr().err == "d2ldrop train: ended by SIGINT after 2 of 5 epochs\n"
-    check_outputs(tmp_path, epochs=2)
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_ends_training_and_what_was_trained_is_written(name, tmp_path):
-    number, endless = getattr(signal, name), [*QUICK, "--epochs", "100000", "--checkpoint", str(tmp_path / "ck")]
-    command = [sys.executable, "-m", "d2ldrop", "train", "--backend", "numpy", *endless, *outputs(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not process.stdout.readline().startswith("epoch 2/"):
-        assert process.poll() is None
-    process.send_signal(number)
-    _, errors = process.communicate()
-    assert process.returncode == 128 + number
-    assert errors.count("\n") == 1
-    epochs = int(re.search(rf"ended by {name} after (\d+) of 100000 epochs", errors).group(1))
-    check_outputs(tmp_path, epochs)
-    assert (tmp_path / "ck" / f"epoch-{epochs:05}.safetensors").exists()
-
-
-def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
-    """As `nohup` starts programs."""
-    code = "import signal, sys; from d2ldrop.cli.main import main; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
-    arguments = ["train", "--backend", "numpy", *QUICK, "--epochs", "30"]
-    command = [sys.executable, "-c", f"{code}sys.exit(main(sys.argv[1:]))", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    while not process.stdout.readline().startswith("epoch 2/"):
-        assert process.poll() is None
-    process.send_signal(signal.SIGHUP)
-    assert "epoch 30/30" in process.communicate()[0]
-    assert process.returncode == 0
-
-
-def test_train_resumes_from_a_checkpoint(tmp_path, capsys):
-    command = ["train", "--backend", "numpy", *QUICK, "--checkpoint", tmp_path / "ck", "--resume"]
-    assert run(*command[:-3], "--save", tmp_path / "whole") == 0
-    assert run(*command, "--epochs", "2") == 0
-    capsys.readouterr()
-    assert run(*command, "--save", tmp_path / "resumed", "--history", tmp_path / "h.csv") == 0
-    shown = capsys.readouterr().out
-    assert "epoch 2/5" not in shown
-    assert "epoch 3/5" in shown
-    assert len((tmp_path / "h.csv").read_text().splitlines()) == 6
-    for name, value in d2ldrop.read_weights(tmp_path / "whole")[0].items():
-        np.testing.assert_array_equal(d2ldrop.read_weights(tmp_path / "resumed")[0][name], value)
-    assert run(*command[:-1]) == 1
-    assert "as this training begins anew" in capsys.readouterr().err
-    assert run("train", "--backend", "numpy", *QUICK, "--resume") == 2
-    assert "--resume needs --checkpoint DIR" in capsys.readouterr().err
-    assert (
-        run("train", "--backend", "numpy", *QUICK, "--save", tmp_path / "a.csv", "--history", tmp_path / "a.csv") == 1
-    )
-    assert "a file each" in capsys.readouterr().err
-
-
-def test_divergence_ends_with_1_and_what_was_trained(d2l, tmp_path, capsys):
-    options = ["train", "--backend", d2l.name, *QUICK, "--lr", "1e9", *outputs(tmp_path)]
-    assert run(*options) == 1
-    shown = capsys.readouterr()
-    assert "diverged in epoch" in shown.err
-    assert shown.err.count("\n") == 1
-    assert not list(tmp_path.iterdir()), "nothing was trained"
-
-
-@pytest.mark.parametrize("sink", ["closed pipe", "/dev/full"])
-def test_output_that_cannot_be_written_loses_nothing(sink, tmp_path):
-    command = [sys.executable, "-m", "d2ldrop", "train", "--backend", "numpy", *QUICK, *outputs(tmp_path)]
-    if sink == "closed pipe":
-        reader, handle = os.pipe()
-        os.close(reader)
-    else:
-        handle = os.open(sink, os.O_WRONLY)
-    done = subprocess.run(command, stdout=handle, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(handle)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "Standard output could not be written" in done.stderr
-    check_outputs(tmp_path, epochs=5)
-
-
-@pytest.mark.parametrize("failing", OUTPUTS)
-def test_each_output_is_written_whether_or_not_the_others_can_be(failing, tmp_path, monkeypatch, capsys):
-    def fail(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    places = {"--save": (commands, "save_weights"), "--history": (commands, "write_history")}
-    if failing in places:
-        monkeypatch.setattr(*places[failing], fail)
-    else:
-        monkeypatch.setattr("d2ldrop.plots.board.ProgressBoard.save", fail)
-    assert run("train", "--backend", "numpy", *QUICK, *outputs(tmp_path)) == 1
-    shown = capsys.readouterr()
-    assert shown.err.count("\n") == 1
-    assert "Could not write the" in shown.err
-    for option, name in OUTPUTS.items():
-        kept = option == "--history" or option != failing  # the history is written after each epoch as well
-        assert (tmp_path / name).exists() == kept
-
-
-def test_an_output_that_fails_during_training_ends_it_with_what_was_trained(tmp_path, monkeypatch, capsys):
-    def fail(self, trainer):
-        if trainer.epoch == 2:
-            raise OSError(28, "No space left on device", "h.json")
-
-    monkeypatch.setattr(commands.HistoryLog, "on_epoch_end", fail)
-    assert run("train", "--backend", "numpy", *QUICK, *outputs(tmp_path)) == 1
-    assert "No space left on device" in capsys.readouterr().err
-    check_outputs(tmp_path, epochs=3)
-
-
 def test_names_without_a_known_ending_are_refused_and_nothing_is_touched(tmp_path, capsys):
     (tmp_path / "curves").write_text("mine")
     for option, name in (("--plot", "curves"), ("--plot", "x.bmp"), ("--history", "x.txt")):
-        assert run("train", "--backend", "numpy", *QUICK, option, tmp_path / name) == 2
+        assert run_cli("train", "--backend", "numpy", *QUICK, option, tmp_path / name) == 2
         assert "expected a name that ends in" in capsys.readouterr().err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
-    assert run("train", "--backend", "numpy", *QUICK, "--history", "/dev/null", "--quiet") == 0
+    assert run_cli("train", "--backend", "numpy", *QUICK, "--history", "/dev/null", "--quiet") == 0
 
 
 def test_the_number_of_epochs_and_the_widths_are_those_asked_for(tmp_path):
     options = ["--epochs", "2", "--hidden-1", "5", "--hidden-2", "7", "--history", tmp_path / "h.csv"]
-    assert run("train", "--backend", "numpy", *QUICK, *options, "--save", tmp_path / "w") == 0
+    assert run_cli("train", "--backend", "numpy", *QUICK, *options, "--save", tmp_path / "w") == 0
     assert len((tmp_path / "h.csv").read_text().splitlines()) == 3
     hparams = d2ldrop.read_weights(tmp_path / "w")[1]["hparams"]
     assert (hparams["num_hiddens_1"], hparams["num_hiddens_2"]) == (5, 7)
@@ -386,30 +239,30 @@ def test_the_number_of_epochs_and_the_widths_are_those_asked_for(tmp_path):
 
 def test_predict_takes_another_model_or_other_data(trained, fashion_mnist, monkeypatch, capsys):
     path, _ = trained
-    assert run("predict", "--backend", "numpy", "--weights", path, "--model", "concise") == 0
+    assert run_cli("predict", "--backend", "numpy", "--weights", path, "--model", "concise") == 0
     assert "numpy DropoutMLP on digits" in capsys.readouterr().out
     monkeypatch.setenv("D2LDROP_DATA", str(fashion_mnist))
-    assert run("predict", "--backend", "numpy", "--weights", path, "--data", "fashion-mnist") == 1
+    assert run_cli("predict", "--backend", "numpy", "--weights", path, "--data", "fashion-mnist") == 1
     assert "Expected inputs of 64 numbers each. Received: (1, 28, 28)" in capsys.readouterr().err
 
 
 def test_names_of_frameworks_and_no_command(d2l, capsys):
     other = {"torch": "pytorch", "tf": "tensorflow"}.get(d2l.name, d2l.name)
-    assert run("train", "--backend", other, *QUICK, "--epochs", "1") == 0
+    assert run_cli("train", "--backend", other, *QUICK, "--epochs", "1") == 0
     assert f"{d2l.name} scratch: validation accuracy" in capsys.readouterr().out
-    assert run() == 2
+    assert run_cli() == 2
     assert "{train,predict,compare,exercise,bench,info}" in capsys.readouterr().out
 
 
 def test_train_rejects_a_missing_gpu(d2l, capsys):
     if d2l.num_gpus():
         pytest.skip("there is a GPU")
-    assert run("train", "--backend", d2l.name, *QUICK, "--device", "gpu") == 1
+    assert run_cli("train", "--backend", d2l.name, *QUICK, "--device", "gpu") == 1
     assert f"Expected a GPU that {d2l.name} can use" in capsys.readouterr().err
 
 
 def test_info_lists_backends_and_data(capsys):
-    assert run("info") == 0
+    assert run_cli("info") == 0
     shown = capsys.readouterr().out
     assert "numpy" in shown
     assert "fashion-mnist" in shown
@@ -424,7 +277,7 @@ def test_module_entry_point():
 
 @pytest.mark.parametrize("command", ["train", "predict", "compare", "bench"])
 def test_help_shows_defaults(command, capsys):
-    assert run(command, "--help") == 0
+    assert run_cli(command, "--help") == 0
     shown = capsys.readouterr().out
     assert "(default: cpu)" in shown or "(default: fashion-mnist)" in shown or "(default: auto)" in shown
     assert "None" not in shown

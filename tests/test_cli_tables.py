@@ -5,23 +5,15 @@ import re
 
 import numpy as np
 import pytest
+from helpers import run_cli
 from sklearn.datasets import load_diabetes, load_wine
 
 import d2ldrop
-from d2ldrop.cli import main as cli
 from d2ldrop.data import CSVData
 
 pytest.importorskip("pandas", reason="the extra csv is not installed")
 
 QUICK = "--epochs 6 --hidden-1 16 --hidden-2 16 --dropout-1 0.1 --dropout-2 0.1".split()
-
-
-def run(*argv):
-    """Return the exit status of a command."""
-    try:
-        return cli.main([str(word) for word in argv])
-    except SystemExit as ended:
-        return ended.code
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +32,14 @@ def files(tmp_path_factory):
 def test_a_table_is_trained_on_and_new_rows_are_predicted(d2l, files, tmp_path, capsys):
     weights, out = tmp_path / "w.safetensors", tmp_path / "out.csv"
     command = ["train", "--backend", d2l.name, "--csv", files / "wine.csv", "--target", "target", *QUICK]
-    assert run(*command, "--save", weights) == 0
+    assert run_cli(*command, "--save", weights) == 0
     shown = capsys.readouterr().out
     assert "data: wine.csv: 143 rows to train on, 35 to validate on; 13 columns of numbers" in shown
     accuracy = float(re.search(r"validation accuracy ([0-9.]+), loss", shown).group(1))
     assert accuracy > 0.85
 
     predict = ["predict", "--backend", d2l.name, "--weights", weights, "--csv"]
-    assert run(*predict, files / "wine.csv", "--out", out) == 0
+    assert run_cli(*predict, files / "wine.csv", "--out", out) == 0
     shown = capsys.readouterr().out
     assert f"{d2l.name} DropoutMLPScratch on wine.csv: 178 rows, " in shown
     assert f"predictions: {out}" in shown
@@ -61,7 +53,7 @@ def test_a_table_is_trained_on_and_new_rows_are_predicted(d2l, files, tmp_path, 
         assert sum(probabilities.values()) == pytest.approx(1, rel=1e-5)
         assert max(probabilities, key=probabilities.get) == f"probability of {row['prediction']}"
 
-    assert run(*predict, files / "new.csv") == 0  # without the target
+    assert run_cli(*predict, files / "new.csv") == 0  # without the target
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{d2l.name} DropoutMLPScratch on new.csv: 12 rows, ")
     assert "accuracy" not in lines[0]
@@ -73,7 +65,7 @@ def test_a_regression_is_trained_and_predicted_in_its_units(d2l, files, tmp_path
     weights, out = tmp_path / "w.safetensors", tmp_path / "out.csv"
     history = tmp_path / "h.jsonl"
     command = ["train", "--backend", d2l.name, "--csv", files / "diabetes.csv", "--target", "target", *QUICK]
-    assert run(*command, "--save", weights, "--history", history, "--plot", tmp_path / "p.svg") == 0
+    assert run_cli(*command, "--save", weights, "--history", history, "--plot", tmp_path / "p.svg") == 0
     shown = capsys.readouterr().out
     assert "target 'target': numbers, a regression" in shown
     assert "epoch 6/6: train_loss 0." in shown
@@ -81,7 +73,7 @@ def test_a_regression_is_trained_and_predicted_in_its_units(d2l, files, tmp_path
     assert 40 < error < 70  # 77 is the deviation of the target, 55 the error of a linear model
     assert len(history.read_text().splitlines()) == 6
     predict = ["predict", "--backend", d2l.name, "--weights", weights, "--csv", files / "diabetes.csv"]
-    assert run(*predict, "--out", out) == 0
+    assert run_cli(*predict, "--out", out) == 0
     with open(out, newline="") as file:
         guesses = np.array([float(row["prediction"]) for row in csv.DictReader(file)])
     y = load_diabetes().target
@@ -99,8 +91,8 @@ def test_rows_are_predicted_under_many_masks(files, tmp_path, capsys):
     expected = {"wine.csv": {"entropy", "mutual information"}, "diabetes.csv": {"standard deviation"}}
     for name, columns in expected.items():
         weights, out = tmp_path / f"{name}.safetensors", tmp_path / name
-        assert run(*train, "--csv", files / name, "--save", weights) == 0
-        assert run(*predict, "--csv", files / name, "--weights", weights, "--out", out) == 0
+        assert run_cli(*train, "--csv", files / name, "--save", weights) == 0
+        assert run_cli(*predict, "--csv", files / name, "--weights", weights, "--out", out) == 0
         with open(out, newline="") as file:
             rows = list(csv.DictReader(file))
         assert {key for key in rows[0] if not key.startswith("pr")} == columns
@@ -118,10 +110,10 @@ def test_other_backends_predict_the_same(name, files, tmp_path, capsys):
         pytest.skip("not installed")
     weights = tmp_path / "w.safetensors"
     command = ["train", "--backend", "numpy", "--csv", files / "wine.csv", "--target", "target", *QUICK, "--quiet"]
-    assert run(*command, "--save", weights) == 0
+    assert run_cli(*command, "--save", weights) == 0
     shown = []
     for backend in ("numpy", name):
-        assert run("predict", "--backend", backend, "--weights", weights, "--csv", files / "wine.csv") == 0
+        assert run_cli("predict", "--backend", backend, "--weights", weights, "--csv", files / "wine.csv") == 0
         shown.append(capsys.readouterr().out.replace(backend, "", 1))
     assert shown[0] == shown[1]
 
@@ -145,7 +137,7 @@ def test_other_backends_predict_the_same(name, files, tmp_path, capsys):
     ],
 )
 def test_wrong_use_exits_with_2_and_one_line(argv, message, files, capsys):
-    assert run(*(word.format(files, files) for word in argv.split())) == 2
+    assert run_cli(*(word.format(files, files) for word in argv.split())) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
@@ -164,7 +156,7 @@ def test_wrong_use_exits_with_2_and_one_line(argv, message, files, capsys):
     ],
 )
 def test_tables_that_cannot_be_trained_on_exit_with_1_and_one_line(argv, message, files, capsys):
-    assert run("train", "--backend", "numpy", *(word.format(files) for word in argv.split())) == 1
+    assert run_cli("train", "--backend", "numpy", *(word.format(files) for word in argv.split())) == 1
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
     assert message in shown.err
@@ -173,14 +165,14 @@ def test_tables_that_cannot_be_trained_on_exit_with_1_and_one_line(argv, message
 def test_weights_and_tables_must_belong_together(files, tmp_path, capsys):
     table, digits = tmp_path / "table", tmp_path / "digits"
     train = ["train", "--backend", "numpy", "--epochs", "1", "--hidden-1", "4", "--hidden-2", "4", "--quiet"]
-    assert run(*train, "--csv", files / "wine.csv", "--target", "target", "--save", table) == 0
-    assert run(*train, "--data", "digits", "--save", digits) == 0
+    assert run_cli(*train, "--csv", files / "wine.csv", "--target", "target", "--save", table) == 0
+    assert run_cli(*train, "--data", "digits", "--save", digits) == 0
     for argv, message in (
         (("--weights", table), "Expected --csv FILE, a table to predict from"),
         (("--weights", digits, "--csv", files / "wine.csv"), "written by `d2ldrop train --csv`"),
         (("--weights", table, "--csv", files / "text.csv"), "Missing: 'alcohol'"),
     ):
-        assert run("predict", "--backend", "numpy", *argv) == 1
+        assert run_cli("predict", "--backend", "numpy", *argv) == 1
         shown = capsys.readouterr().err
         assert message in shown
         assert shown.count("\n") == 1
@@ -189,7 +181,7 @@ def test_weights_and_tables_must_belong_together(files, tmp_path, capsys):
 def test_tensorboard_gets_the_numbers_of_each_epoch(files, tmp_path):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     options = ["--csv", files / "text.csv", "--target", "y", "--epochs", "2", "--tensorboard", tmp_path / "events"]
-    assert run("train", "--backend", "numpy", *options, "--quiet") == 0
+    assert run_cli("train", "--backend", "numpy", *options, "--quiet") == 0
     assert [path.name.startswith("events.out.tfevents.") for path in (tmp_path / "events").iterdir()] == [True]
 
 
@@ -199,5 +191,5 @@ def test_without_tensorboard_the_extra_is_named(files, tmp_path, monkeypatch, ca
     def missing(package, extra):
         raise d2ldrop.MissingPackageError(f"{package}: pip install '.[{extra}]'")
 
-    assert run("train", "--backend", "numpy", "--data", "digits", "--tensorboard", tmp_path / "events") == 1
+    assert run_cli("train", "--backend", "numpy", "--data", "digits", "--tensorboard", tmp_path / "events") == 1
     assert "pip install '.[tensorboard]'" in capsys.readouterr().err

@@ -131,14 +131,13 @@ def test_nothing_that_is_read_can_run_code(module):
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_each_row_about_transforms_names_its_test(adapter):
-    """In `docs/transforms.md`, a framework's section names tests of its file, a row at least one."""
+    """In `docs/transforms.md`, a framework's section names tests of its files, a row at least one."""
     tests = Path(__file__).parent
     page = (tests.parent / "docs" / "transforms.md").read_text(encoding="utf-8")
     title = {"torch": "PyTorch", "tf": "TensorFlow", "jax": "JAX", "mxnet": "MXNet", "numpy": "NumPy"}[adapter]
     section = re.search(rf"^## {title}$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)[1]
-    defined = set(
-        re.findall(r"^def (test_\w+)", (tests / f"test_transforms_{adapter}.py").read_text("utf-8"), re.MULTILINE)
-    )
+    sources = [path.read_text("utf-8") for path in tests.glob(f"test_*s_{adapter}.py")]
+    defined = {name for source in sources for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
     named = re.findall(r"`(test_\w+)`", section)
     assert named
     assert set(named) <= defined

@@ -21,13 +21,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from d2ldrop.backend import check_shapes
 from d2ldrop.errors import ArgumentError, WeightsError
 from d2ldrop.files import MAX_TEXT, replacing
 from d2ldrop.hyperparameters import ANY_LAYERS, OPTIMIZERS, OPTIONS, TWO_LAYERS
 from d2ldrop.randomness import odds
 from d2ldrop.registry import get_backend, registered
 from d2ldrop.training.module import BaseMLP
+from d2ldrop.weight_checks import check_shapes
 
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "?", "C64": "<c8",
