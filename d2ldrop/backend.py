@@ -4,7 +4,6 @@
 of it. To add a framework, write such a package and register it; `CONTRIBUTING.md` says how.
 """
 
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from d2ldrop.errors import UsageError
+from d2ldrop.optimizers_by_hand import kept, set_rate
+from d2ldrop.overlays import noting_calls
 from d2ldrop.randomness import Odds
 from d2ldrop.weight_checks import Shapes, check_shapes, converted
 
@@ -60,6 +61,9 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
 
     by_hand: bool = False
     """Whether models have a backward pass by hand, as opposed to gradients that the framework finds."""
+
+    call_method: str = "forward"
+    """The method of layers that the framework calls."""
 
     # Devices
 
@@ -286,9 +290,15 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         normalisation, are as in evaluation. Nothing of the model changes, nor of a training that goes on.
         """
 
-    @abstractmethod
+    def linear_layers(self, model: ModelT) -> Iterable[Any]:
+        """Return the fully connected layers of a built model, whose calls `linear_calls` watches."""
+        return ()
+
     def linear_calls(self, model: ModelT, X: ArrayT) -> list[tuple[ArrayT, ArrayT]]:
         """Return the input and the output of each fully connected layer in a call with dropout on, as by `sample`."""
+        with noting_calls(self.linear_layers(model), self.call_method) as calls:
+            self.sample(model, X)
+        return calls
 
     def device_of(self, model: ModelT) -> DeviceT:
         """Return the device on which a built model is; the CPU if it has no parameters."""
@@ -313,7 +323,7 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """
         return {
             name: np.array(self.numpy(value) if self.is_array(value) else value)
-            for name, _, _, value in _kept(vars(state.optim), self.is_array)
+            for name, _, _, value in kept(vars(state.optim), self.is_array)
         }
 
     def set_optimizer_state(self, state: Any, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -321,22 +331,25 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
 
         What the optimiser makes at its first step, and has not yet, is made.
         """
-        for name, owner, key, value in _kept(vars(state.optim), self.is_array):
+        for name, owner, key, value in kept(vars(state.optim), self.is_array):
             if self.is_array(value) or (arrays[name].ndim and not isinstance(value, np.ndarray)):
                 owner[key] = self.array(arrays[name])  # a number may have become one in the first step
             else:
                 owner[key] = arrays[name] if isinstance(value, np.ndarray) else type(value)(arrays[name])
         return state
 
-    @abstractmethod
     def set_lr(self, state: Any, lr: float) -> Any:
         """Return the state with another learning rate, which stays until the next one.
+
+        Here it is that of an optimiser by hand.
 
         Raises
         ------
         UsageError
             If the optimiser has no rate that can be set, or takes it from a schedule of the framework.
         """
+        set_rate(state.optim, lr)
+        return state
 
     def reseed(self, state: Any, seed: int) -> None:
         """Begin anew, from `seed`, what a training draws inside `isolated`."""
@@ -388,23 +401,6 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
         """Return the sum of a batch's losses, whether `loss` averages them or returns one per sample."""
         value = loss(y_hat, y)
         return value.sum() if value.ndim else value * len(y)
-
-
-def _kept(values: Any, is_array: Callable[[Any], bool], prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
-    """Yield a name for each array or number in nested dictionaries and lists, what it is in, its key, and itself.
-
-    Parameters are left out, as well as the hyperparameters' dictionary, whose values are attributes, too.
-    """
-    pairs = list(values.items() if isinstance(values, dict) else enumerate(values))
-    for key, value in pairs:
-        if key in ("params", "hparams"):
-            continue
-        name = f"{prefix}{key}"
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if number or isinstance(value, np.ndarray) or is_array(value):
-            yield name, values, key, value
-        elif isinstance(value, (dict, list)):
-            yield from _kept(value, is_array, f"{name}.")
 
 
 AnyBackend = Backend[Any, Any, Any]

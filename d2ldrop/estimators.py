@@ -168,7 +168,8 @@ class DropoutClassifier(ClassifierMixin, _DropoutEstimator):
     learning_rate_init
         The learning rate.
     weight_decay
-        The factor of the penalty on the weights.
+        Times each parameter, biases too, it is added to the gradient; with `"adamw"`, parameters shrink by the
+        learning rate times it instead.
     momentum
         That of `"sgd"`.
     batch_size

@@ -14,7 +14,10 @@ from d2ldrop.randomness import odds
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
+LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
+"""The optimisers, and the learning rate of each that the command line takes if none is given."""
+
+OPTIMIZERS = tuple(LEARNING_RATES)
 OPTIONS = {"weight_decay": 0.0, "momentum": 0.0, "optimizer": "sgd", "class_weights": None}
 """Hyperparameters of the chapter's models that are given by name, and their defaults."""
 
@@ -141,7 +144,7 @@ def checked(hparams: Mapping[str, Any], is_regression: bool = False) -> dict[str
             found[name] = number(name, value)
         elif name == "class_weights" and value is not None:
             if is_regression:
-                raise ArgumentError("Expected no class_weights, as a regression has no classes. Received some")
+                raise ArgumentError(f"Expected no class_weights, as a regression has no classes. Received: {value!r}")
             found[name] = _weights_of_classes(value, found.get("num_outputs"))
     if lists and len(found["num_hiddens"]) != len(found["dropouts"]):
         lengths = f"{len(found['num_hiddens'])} and {len(found['dropouts'])}"
@@ -201,7 +204,7 @@ def _weights_of_classes(values: Any, num_classes: int | None) -> tuple[float, ..
     if num_classes is not None and len(found) != num_classes:
         raise ArgumentError(f"Expected class_weights to be {num_classes} numbers. Received: {len(found)}")
     if not any(found):
-        raise ArgumentError("Expected class_weights that are not all 0. Received only zeros")
+        raise ArgumentError(f"Expected class_weights that are not all 0. Received: {values!r}")
     return found
 
 

@@ -36,7 +36,7 @@ class MCPrediction(NamedTuple):
     """(N,): H[p] - sum_t H[p_t] / T, from 0 to log K; large only where masks disagree."""
 
     variation_ratio: np.ndarray
-    """(N,): 1 - f / T, where f of the masks have the most frequent of the predicted classes; below 1 - 1 / K."""
+    """(N,): 1 - f / T, where f of the masks have the most frequent of the predicted classes; at most 1 - 1 / K."""
 
     expected_entropy: np.ndarray
     """(N,): sum_t H[p_t] / T, the part of the entropy that does not come from disagreement."""
@@ -117,7 +117,7 @@ def mc_predict(model: Any, X: Array, samples: int = 100, seed: int | None = None
     if not len(X):
         raise DataError(f"Expected at least one sample in X. Received: {X.shape}")
     backend: AnyBackend = model.backend
-    summed = _summed_outputs if getattr(model, "is_regression", False) else _summed_probabilities
+    summed = _summed_outputs if model.is_regression else _summed_probabilities
     with sharing_masks(None), backend.isolated():
         backend.seed(integer(stream))
         blocks = (X[i : i + EVAL_BATCH] for i in range(0, len(X), EVAL_BATCH))
@@ -150,7 +150,7 @@ def predict_proba(model: Any, X: Array) -> np.ndarray:
         If the model has no parameters yet, or is a regression model.
     """
     X = _inputs(model, X)
-    if getattr(model, "is_regression", False):
+    if model.is_regression:
         raise UsageError(f"Expected a classifier. Received: {type(model).__name__}, whose outputs are no logits.")
     return softmax(predicted(model, X, model.backend.device_of(model)))
 

@@ -43,6 +43,28 @@ def test_activations_are_those_that_numpy_computes_from_the_weights(seen):
         inputs = after
 
 
+@pytest.mark.skip_numpy  # it has no such layer
+@pytest.mark.skip_toy
+def test_batch_normalisation_is_as_in_evaluation(d2l, own):
+    model, X = own.with_batch_norm(d2l)(lr=0.1), as_floats(d2l.Digits().split(True, d2l.channels_last).X[:50])
+    d2l.backend.build(model, (X[:2],), d2l.cpu(), seed=0)
+    placed = d2l.backend.array(X, d2l.cpu())
+    _, outputs = d2l.backend.linear_calls(model, placed)[-1]
+    expected = d2l.numpy(d2l.backend.predict(model, placed))  # the model has no dropout
+    np.testing.assert_allclose(d2l.numpy(outputs), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.only_mxnet
+def test_layers_that_are_not_trained_are_looked_at_as_well(d2l, small):
+    model = d2l.DropoutMLPScratch(**small)
+    X = d2l.backend.array(as_floats(d2l.Digits().split(True).X[:50]), d2l.cpu())
+    d2l.backend.build(model, (X[:2],), d2l.cpu(), seed=0)
+    expected = [before.shape for before, _ in masked_activations(model, X)]
+    model.lin1.weight.grad_req = "null"
+    assert [before.shape for before, _ in masked_activations(model, X)] == expected
+    assert "forward" not in vars(model.lin1)
+
+
 def test_rows_say_what_is_seen_and_training_does_not_notice(d2l, small):
     stats = ActivationStats(samples=500)
     options = {"epochs": 2, "kind": "DropoutMLP", "data": d2l.Digits(batch_size=479)}  # a third

@@ -86,6 +86,20 @@ def resumed(small, tmp_path, log):
     return trainer.history
 
 
+def test_a_pipe_gets_json_lines_of_a_resumed_training_too(small, tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    holding = os.open(path, os.O_RDWR)  # so that it stays open from line to line
+    trainer = d2ldrop.Trainer(1, progress=False)
+    trainer.history = [{"epoch": 1, "val_loss": 0.5}]
+    log = JSONLinesLog(path)
+    log.on_fit_start(trainer)
+    log.on_epoch_end(trainer)
+    received = os.read(holding, 10_000).decode().splitlines()
+    os.close(holding)
+    assert [json.loads(line) for line in received] == trainer.history * 2
+
+
 def test_json_lines_go_on_where_a_training_is_resumed(small, tmp_path):
     path = tmp_path / "h.jsonl"
     history = resumed(small, tmp_path, lambda: JSONLinesLog(path))

@@ -84,6 +84,10 @@ def test_runs_of_other_code_are_made_again(tmp_path, monkeypatch):
         for name in ("numpy", "toy")
     }
     assert len(codes) == 4
+    read = set()
+    monkeypatch.setattr(engine.Path, "read_bytes", lambda path: read.add(f"{path.parent.name}/{path.name}") or b"")
+    engine._code_of.__wrapped__(None, "numpy")
+    assert {"studies/compare.py", "studies/training.py", "numpy/lesson.py", "d2ldrop/noise.py"} <= read
 
 
 def test_numbers_survive_the_file_bit_by_bit(tmp_path):

@@ -21,6 +21,7 @@ from d2ldrop.cli.tables import csv_data, metadata, predict_rows, score
 from d2ldrop.data import Digits, FashionMNIST, ImageData
 from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
 from d2ldrop.files import replacing
+from d2ldrop.hyperparameters import LEARNING_RATES
 from d2ldrop.plots.uncertainty import show_uncertain
 from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
@@ -29,7 +30,6 @@ from d2ldrop.training.callbacks import Callback, Training
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.checks import gpus
 from d2ldrop.training.history import HistoryLog, TensorBoardLog, write_history
-from d2ldrop.training.optimizers import LEARNING_RATES
 from d2ldrop.training.progress import in_terminal
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights

@@ -14,12 +14,12 @@ from d2ldrop.cli.arguments import MODELS, count, not_negative, positive, probabi
 from d2ldrop.cli.commands import bench, compare, info, predict, train
 from d2ldrop.cli.exercises import exercise
 from d2ldrop.errors import D2LDropError
+from d2ldrop.hyperparameters import LEARNING_RATES
 from d2ldrop.registry import available, canonical, registered
 from d2ldrop.studies.clusters import ENGINES
 from d2ldrop.studies.exercises import EXERCISES, QUICK_SEEDS, SEEDS
 from d2ldrop.studies.training import DATA
 from d2ldrop.training.history import ENDINGS
-from d2ldrop.training.optimizers import LEARNING_RATES
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,7 +72,7 @@ def check_together(commands: argparse.ArgumentParser, args: argparse.Namespace) 
     of_tables = dict.fromkeys(("target", "task", "sep", "ignore"), "--csv FILE")
     needs = {
         "train": {"resume": "--checkpoint DIR", **of_tables},
-        "predict": {"out": "--csv FILE", **of_tables},
+        "predict": {"out": "--csv FILE", "sep": "--csv FILE"},
         "exercise": {"resume": "--out DIR"},
     }
     for name, other in needs.get(args.command, {}).items():
@@ -94,7 +94,12 @@ def add_hyperparameters(add: Callable[..., Any]) -> None:
     add("--batch-size", type=count, help="samples per step; 256, or 16 for digits, if not given")
     add("--optimizer", choices=LEARNING_RATES, default="sgd", help="the framework's own optimiser of that name")
     add("--lr", type=positive, help="learning rate; 0.1, or 0.001 for adam and adamw, if not given")
-    add("--weight-decay", type=not_negative, default=0.0, help="added to gradients times the weights; adamw: decoupled")
+    add(
+        "--weight-decay",
+        type=not_negative,
+        default=0.0,
+        help="times parameters, added to gradients; adamw: decoupled",
+    )
     add("--momentum", type=probability, default=0.0, help="of sgd")
     add("--dropout-1", type=probability, default=0.5, help="probability of dropping, first hidden layer")
     add("--dropout-2", type=probability, default=0.5, help="probability of dropping, second hidden layer")

@@ -15,7 +15,6 @@ from d2ldrop.data.modules import (
     Split,
     as_floats,
     as_labels,
-    divided,
     on_host,
     samples,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "as_labels",
     "batches_in",
     "data_classes",
-    "divided",
     "foreign_images",
     "loader_data",
     "on_host",

@@ -14,7 +14,7 @@ from d2ldrop.errors import UsageError
 from d2ldrop.jax import arrays, keys, lesson, masks, steps
 from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
-from d2ldrop.jax.modules import COLLECTIONS, State, create, in_mode, named, noting_dense
+from d2ldrop.jax.modules import COLLECTIONS, State, by_statistics, create, in_mode, named, noting_dense
 from d2ldrop.jax.optimizers import at_rate, with_injected_rate
 from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats, sampling_of
 from d2ldrop.randomness import Odds
@@ -101,7 +101,10 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
     def linear_calls(self, model: Module, X: Array) -> list[tuple[Array, Array]]:
         """Return the input and the output of each `nn.Dense` in a call with dropout on, by a new key."""
         learner, rngs = in_mode(model, training=True), {"dropout": keys.get_key()}
-        with noting_dense() as calls:  # it is not compiled, so that arrays can be noted
+        with (
+            noting_dense() as calls,
+            linen.intercept_methods(by_statistics),
+        ):  # not compiled, so that arrays can be noted
             learner.apply(model.learned, *floats([X]), rngs=rngs, mutable=["batch_stats"])
         return [(inputs, outputs) for _, inputs, outputs in calls]
 

@@ -97,7 +97,7 @@ class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
         """
         Y_hat, changed = outputs(params, X, state)
         losses = optax.softmax_cross_entropy_with_integer_labels(Y_hat.reshape(-1, Y_hat.shape[-1]), Y.reshape(-1))
-        if self.has_class_weights:
+        if self.class_weights is not None:
             losses = self.weighted(losses, Y.reshape(-1), averaged)
         return (losses.mean() if averaged else losses), {"logits": Y_hat, **changed}
 

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import optax
 
-from d2ldrop.training.optimizers import chosen, set_rate
+from d2ldrop.optimizers_by_hand import set_rate
+from d2ldrop.training.optimizers import chosen
 
 
 class Optimizer(optax.GradientTransformation):  # type: ignore[misc]

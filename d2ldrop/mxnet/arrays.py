@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -126,9 +127,15 @@ def array(X: Any, device: mx.Context | None = None) -> np.ndarray:
     return np.array(X, dtype=_REPLACED.get(X.dtype.name, X.dtype.name), ctx=device)
 
 
+@cache  # or it would be copied to the device for each batch
+def _table(numbers: tuple[float, ...], dtype: Any, device: mx.Context) -> np.ndarray:
+    """Return numbers as an array on a device, the same one each time."""
+    return np.array(numbers, dtype=dtype, ctx=device)
+
+
 def entries(table: Sequence[float], indices: np.ndarray, like: np.ndarray) -> np.ndarray:
     """Return the numbers of a table at indices (N,), in the dtype and on the device of another array."""
-    return np.take(np.array(table, dtype=like.dtype, ctx=like.ctx), indices, axis=0, mode="clip")
+    return np.take(_table(tuple(table), like.dtype, like.ctx), indices, axis=0, mode="clip")
 
 
 def size(X: np.ndarray) -> int:

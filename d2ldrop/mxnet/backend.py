@@ -16,9 +16,9 @@ from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.mxnet import arrays, lesson, masks
 from d2ldrop.mxnet.layers import not_hybridized
 from d2ldrop.mxnet.lesson import Module
-from d2ldrop.training.activations import noting_calls
+from d2ldrop.optimizers_by_hand import no_rate
+from d2ldrop.overlays import overlaid
 from d2ldrop.training.module import recorded
-from d2ldrop.training.optimizers import no_rate, set_rate
 
 
 @dataclass
@@ -120,11 +120,9 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return the device of the first parameter."""
         return next((value.ctx for value, _ in self.parameters(model).values()), self.cpu())
 
-    def linear_calls(self, model: Module, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the input and the output of each `nn.Dense` in a call with dropout on."""
-        with noting_calls(_dense(model)) as calls:
-            self.sample(model, X)
-        return calls
+    def linear_layers(self, model: Module) -> list[nn.Block]:
+        """Return the dense layers, in order of definition."""
+        return _dense(model)
 
     # Training
 
@@ -167,11 +165,10 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     def set_lr(self, state: State, lr: float) -> State:
         """Set the learning rate of a gluon Trainer."""
         if not isinstance(state.optim, gluon.Trainer):
-            set_rate(state.optim, lr)
-        elif state.optim.optimizer.lr_scheduler is not None:
+            return super().set_lr(state, lr)  # type: ignore[no-any-return]
+        if state.optim.optimizer.lr_scheduler is not None:
             raise no_rate(state.optim.optimizer)
-        else:
-            state.optim.set_learning_rate(lr)
+        state.optim.set_learning_rate(lr)
         return state
 
     def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
@@ -255,22 +252,24 @@ def _sampling(model: nn.Block) -> Iterator[None]:
     inside = [block for block in dict.fromkeys(blocks) if block is not model]
     replaced = [block for block in inside if isinstance(block, nn.Dropout)]
     keeping = [block for block in inside if any(param.grad_req == "null" for param in block._reg_params.values())]
-    with not_hybridized(model):
-        try:
-            for block in replaced:
-                vars(block)["forward"] = partial(lesson.dropout_layer, dropout=block._rate, axes=block._axes)
-            for block in keeping:
-                vars(block)["forward"] = partial(_evaluated, block.forward)
-            yield
-        finally:
-            for block in (*replaced, *keeping):
-                del vars(block)["forward"]
+    with not_hybridized(model), overlaid(replaced, "forward", _dropping), overlaid(keeping, "forward", _evaluated):
+        yield
 
 
-def _evaluated(forward: Callable[..., Any], *inputs: Any) -> Any:
-    """Call a block as in evaluation."""
-    with autograd.predict_mode():
-        return forward(*inputs)
+def _dropping(block: nn.Dropout) -> Callable[..., Any]:
+    """Return how gluon's layer is called with masks of `dropout_layer`."""
+    return partial(lesson.dropout_layer, dropout=block._rate, axes=block._axes)
+
+
+def _evaluated(block: nn.Block) -> Callable[..., Any]:
+    """Return how a block is called as in evaluation."""
+    forward = block.forward
+
+    def evaluated(*inputs: Any) -> Any:
+        with autograd.predict_mode():
+            return forward(*inputs)
+
+    return evaluated
 
 
 def _dense(model: nn.Block) -> list[nn.Block]:

@@ -93,7 +93,7 @@ class Classifier(Module, BaseClassifier):
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
         Y_hat, Y = Y_hat.reshape(-1, Y_hat.shape[-1]), Y.reshape(-1)
         losses = -npx.pick(npx.log_softmax(Y_hat, axis=-1), Y, axis=-1)
-        if self.has_class_weights:
+        if self.class_weights is not None:
             return self.weighted(losses, Y, averaged)
         return losses.mean() if averaged else losses
 

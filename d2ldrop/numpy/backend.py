@@ -12,9 +12,7 @@ from d2ldrop.errors import UsageError
 from d2ldrop.numpy import arrays, lesson, masks
 from d2ldrop.numpy.layers import Layer, Linear
 from d2ldrop.numpy.lesson import Module
-from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
-from d2ldrop.training.optimizers import set_rate
 
 
 @dataclass
@@ -114,11 +112,9 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         """Return the CPU: there is only one device."""
         return arrays.cpu()
 
-    def linear_calls(self, model: Module, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the input and the output of each `Linear` in a call with dropout on."""
-        with noting_calls(layer for layer in model.layers() if isinstance(layer, Linear)) as calls:
-            self.sample(model, X)
-        return calls
+    def linear_layers(self, model: Module) -> list[Linear]:
+        """Return the layers of the class `Linear`."""
+        return [layer for layer in model.layers() if isinstance(layer, Linear)]
 
     # Training
 
@@ -127,11 +123,6 @@ class NumpyBackend(Backend[Module, np.ndarray, str]):
         if seed is not None:
             arrays.seed(seed)
         return State(model, model.configure_optimizers())
-
-    def set_lr(self, state: State, lr: float) -> State:
-        """Set the learning rate."""
-        set_rate(state.optim, lr)
-        return state
 
     def train_step(self, state: State, batch: tuple[np.ndarray, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""

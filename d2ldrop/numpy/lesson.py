@@ -87,10 +87,10 @@ class Classifier(Module, BaseClassifier):
     def loss(self, Y_hat: np.ndarray, Y: np.ndarray, averaged: bool = True) -> Any:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
         if self.training:
-            weights = self.backend.entries(self.class_weights, Y, Y_hat) if self.has_class_weights else None
+            weights = self.backend.entries(self.class_weights, Y, Y_hat) if self.class_weights is not None else None
             self.dloss = nn.cross_entropy_backward(Y_hat, Y, weights)
         losses = nn.cross_entropy(Y_hat, Y)
-        if self.has_class_weights:
+        if self.class_weights is not None:
             return self.weighted(losses, Y, averaged)
         return losses.mean() if averaged else losses
 

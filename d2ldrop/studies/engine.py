@@ -42,6 +42,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d2ldrop.errors import ArgumentError, D2LDropError, StudyError, UsageError
+from d2ldrop.registry import get_backend
 from d2ldrop.studies.clusters import ENGINES
 from d2ldrop.studies.compare import version_of
 from d2ldrop.studies.store import Numbers, Settings, Store
@@ -229,8 +230,9 @@ def code_of(run: Run) -> str:
 @lru_cache
 def _code_of(source: str | None, backend: str | None) -> str:
     root = Path(__file__).parents[1]
-    folders = [root, root / "training", root / "data", *([root / backend] if backend else [])]
-    shared = [root / "studies" / name for name in ("training.py", "noisy.py")]
+    adapters = [Path(inspect.getfile(type(get_backend(backend)))).parent] if backend else []
+    folders = [root, root / "training", root / "data", *adapters]
+    shared = [root / "studies" / name for name in ("compare.py", "training.py", "noisy.py")]
     files = [*(path for folder in folders for path in sorted(folder.glob("*.py"))), *shared]
     digest = hashlib.sha256(f"{np.__version__} {version_of(backend) if backend else ''}".encode())
     for path in [*files, *([Path(source)] if source and os.path.isfile(source) else [])]:

@@ -158,7 +158,7 @@ def page_of(done: Report) -> list[str]:
 
 
 def text_of(done: Report) -> Sequence[str]:
-    """Return title and conclusion, in lines."""
+    """Return title, what was trained, and conclusion, in lines."""
     return [f"Exercise {done.number}: {done.title}", done.about, *(f"- {sentence}" for sentence in done.conclusion)]
 
 

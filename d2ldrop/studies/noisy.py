@@ -9,15 +9,15 @@ from d2ldrop.errors import ArgumentError, UsageError
 from d2ldrop.noise import alpha_dropout_layer, dropconnect_layer, gaussian_dropout_layer, input_noise
 from d2ldrop.registry import dropout_layer, get_backend
 
-Under = Callable[[AnyBackend, Any, Array, float], Array]  # (backend, layer, its inputs, strength) -> its outputs
+Under = Callable[[AnyBackend, Any, float, Array], Array]  # (backend, layer, strength, its inputs) -> its outputs
 
 
 def on_inputs(noise: Callable[[Array, float], Array]) -> Under:
     """Return how a layer is called with noise on what goes into it."""
-    return lambda backend, layer, H, strength: layer(noise(H, strength))
+    return lambda backend, layer, strength, H: layer(noise(H, strength))
 
 
-def on_weights(backend: AnyBackend, layer: Any, H: Array, dropout: float) -> Array:
+def on_weights(backend: AnyBackend, layer: Any, dropout: float, H: Array) -> Array:
     """Call a hidden layer with weights that are dropped; its bias is not.
 
     All samples of the batch share one mask. A mask for each, as in the paper, would take (N, inputs, outputs) numbers:
@@ -86,7 +86,7 @@ def noisy_model(backend: str, noise: str, strength: float) -> type[Any]:
         own = [getattr(model, f"lin{k}") for k in range(1, len(model.hidden_dropouts) + 2)]
         if strength and found.is_training(model):
             for k in range(len(own))[which]:
-                own[k] = partial(_call, under, found, own[k], strength)
+                own[k] = partial(under, found, own[k], strength)
         return own
 
     class NoisyMLP(base):  # type: ignore[misc]
@@ -103,7 +103,3 @@ def noisy_model(backend: str, noise: str, strength: float) -> type[Any]:
             return layers(self)[-1]
 
     return NoisyMLP
-
-
-def _call(under: Under, backend: AnyBackend, layer: Any, strength: float, H: Array) -> Array:
-    return under(backend, layer, H, strength)

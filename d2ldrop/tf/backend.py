@@ -10,14 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
+from d2ldrop.optimizers_by_hand import no_rate
 from d2ldrop.randomness import shared_generator
 from d2ldrop.tf import arrays, lesson, masks
 from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed, sampling
 from d2ldrop.tf.lesson import Module
 from d2ldrop.tf.masks import drawing_from
-from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
-from d2ldrop.training.optimizers import no_rate, set_rate
 
 _compiled = partial(tf.function, autograph=False)  # an `if` is decided while tracing; XLA would gain nothing here
 
@@ -53,7 +52,7 @@ class State:
             if clip > 0:
                 grads = _clipped(clip, grads)
             pairs = zip(grads, self.variables, strict=True)
-            with at_rate(self.optim, rate):
+            with _at_rate(self.optim, rate):
                 _apply(self.optim, [(grad, variable) for grad, variable in pairs if grad is not None])
             names[:] = metrics
             return i + 1, curves.write(i, tf.convert_to_tensor(_scalars(metrics.values()), tf.float32))
@@ -68,6 +67,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     """TensorFlow: an epoch is one compiled function."""
 
     name = "tf"
+    call_method = "call"
     models = by_name(lesson.DropoutMLPScratch, lesson.DropoutMLP, lesson.DropoutMLPRegressor, lesson.SoftmaxRegression)
     channels_last = True
     label_dtype = np.int32
@@ -179,12 +179,9 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         device: str = tf.convert_to_tensor(model.weights[0]).device if model.weights else self.cpu()
         return device
 
-    def linear_calls(self, model: Module, X: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """Return the input and the output of each `Dense` layer in a call with dropout on."""
-        dense = [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.Dense)]
-        with noting_calls(dense, "call") as calls:
-            self.sample(model, X)
-        return calls
+    def linear_layers(self, model: Module) -> list[tf.keras.layers.Dense]:
+        """Return the layers of the class `Dense`."""
+        return [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.Dense)]
 
     # Training
 
@@ -224,7 +221,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     def set_lr(self, state: State, lr: float) -> State:
         """Set the learning rate: Keras keeps it in a variable, and of one by hand a tensor takes its place."""
         if not isinstance(state.optim, tf.keras.optimizers.Optimizer):
-            set_rate(state.optim, lr)
+            state = super().set_lr(state, lr)
             state.rate = tf.constant(lr, state.variables[0].dtype)
             return state
         try:
@@ -330,16 +327,16 @@ def _apply(optim: Any, pairs: list[tuple[Any, Any]]) -> None:
 
 
 @contextmanager
-def at_rate(optim: Any, rate: tf.Tensor | None) -> Iterator[None]:
+def _at_rate(optim: Any, rate: tf.Tensor | None) -> Iterator[None]:
     """Inside the block, let an optimiser by hand have a tensor as its learning rate, if there is one."""
-    before = getattr(optim, "lr", None)
-    if rate is not None:
-        optim.lr = rate
+    if rate is None:
+        yield
+        return
+    before, optim.lr = optim.lr, rate
     try:
         yield
     finally:
-        if rate is not None:
-            optim.lr = before
+        optim.lr = before
 
 
 def _clipped(grad_clip_val: float, grads: Sequence[Any]) -> list[Any]:

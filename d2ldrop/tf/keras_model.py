@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from d2ldrop.errors import BackendError, UsageError
 from d2ldrop.hyperparameters import ANY_LAYERS, OPTIONS, TWO_LAYERS
+from d2ldrop.overlays import overlaid
 from d2ldrop.tf.arrays import entropy
 from d2ldrop.training.module import BaseMLP
 
@@ -153,17 +154,14 @@ def sampling(model: Model) -> Iterator[None]:
     """
     sources = {id(source): source for layer in model._flatten_layers() for source in _seeds_of(layer)}.values()
     states = [(source, source.state.numpy()) for source in sources]
-    keeping = [layer for layer in model._flatten_layers(include_self=False) if layer._non_trainable_variables]
+    inside = model._flatten_layers(include_self=False)
+    keeping = [layer for layer in inside if layer._non_trainable_variables and layer._call_has_training_arg]
     try:
         for source in sources:
             source.state.assign([entropy(), 0])
-        for layer in keeping:  # past Keras, which would look for layers in what is set
-            if layer._call_has_training_arg:
-                vars(layer)["call"] = partial(_evaluated, layer.call)
-        yield
+        with overlaid(keeping, "call", lambda layer: partial(_evaluated, layer.call)):
+            yield
     finally:
-        for layer in keeping:
-            vars(layer).pop("call", None)
         for source, state in states:
             source.state.assign(state)
 

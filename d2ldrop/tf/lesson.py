@@ -78,7 +78,7 @@ class Classifier(Module, BaseClassifier):
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
         Y_hat, Y = tf.reshape(Y_hat, (-1, Y_hat.shape[-1])), tf.reshape(Y, (-1,))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(Y, Y_hat)
-        if self.has_class_weights:
+        if self.class_weights is not None:
             return self.weighted(losses, Y, averaged)
         return tf.reduce_mean(losses) if averaged else losses
 

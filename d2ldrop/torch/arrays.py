@@ -73,6 +73,7 @@ def numpy(X: Tensor) -> np.ndarray:
 
 @cache  # a step that is recorded on a GPU reads it from where it was
 def _table(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as a tensor on a device, the same one each time."""
     return torch.tensor(numbers, dtype=dtype, device=device)
 
 

@@ -15,9 +15,7 @@ from d2ldrop.registry import claim
 from d2ldrop.torch import arrays, lesson, masks
 from d2ldrop.torch.graphs import Replay, can_be_replayed, dependencies
 from d2ldrop.torch.lesson import Module
-from d2ldrop.training.activations import noting_calls
 from d2ldrop.training.module import recorded
-from d2ldrop.training.optimizers import set_rate
 
 
 @dataclass
@@ -120,11 +118,9 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
             for module, mode in modes:
                 module.training = mode
 
-    def linear_calls(self, model: Module, X: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return the input and the output of each `nn.Linear` in a call with dropout on."""
-        with noting_calls(layer for layer in model.modules() if isinstance(layer, nn.Linear)) as calls:
-            self.sample(model, X)
-        return calls
+    def linear_layers(self, model: Module) -> list[nn.Linear]:
+        """Return the layers of the class `nn.Linear`."""
+        return [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
 
     # Training
 
@@ -166,8 +162,8 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     def set_lr(self, state: State, lr: float) -> State:
         """Set the learning rate of all groups of parameters."""
         if not isinstance(state.optim, torch.optim.Optimizer):
-            set_rate(state.optim, lr)
-            return state
+            by_hand: State = super().set_lr(state, lr)
+            return by_hand
         for group in state.optim.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(lr)

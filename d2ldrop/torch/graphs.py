@@ -67,7 +67,7 @@ def dependencies(model: Any, optim: Any, data: tuple[Tensor, ...]) -> tuple[Any,
     tensors = (*data, *model.parameters(), *model.buffers())
     settings = [vars(layer) for layer in model.modules()] + list(optim.param_groups)
     numbers = [
-        (key, value)
+        (key, tuple(value) if isinstance(value, list) else value)
         for group in settings
         for key, value in group.items()
         if _is_setting(value) and key != "training"  # a step turns this on by itself
@@ -76,8 +76,8 @@ def dependencies(model: Any, optim: Any, data: tuple[Tensor, ...]) -> tuple[Any,
 
 
 def _is_setting(value: Any) -> bool:
-    """Return True if a value is a number, or a tuple of numbers."""
-    return all(isinstance(item, (int, float)) for item in (value if isinstance(value, tuple) else [value]))
+    """Return True if a value is a number, or a tuple or list of numbers."""
+    return all(isinstance(item, (int, float)) for item in (value if isinstance(value, (tuple, list)) else [value]))
 
 
 def record(step: Callable[[], Metrics]) -> tuple[Callable[[], None], Metrics]:

@@ -85,7 +85,7 @@ class Classifier(Module, BaseClassifier):
     def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
         """Return the cross-entropy of logits (N, K) with labels (N,): its mean, or per sample if not `averaged`."""
         Y_hat, Y = Y_hat.reshape(-1, Y_hat.shape[-1]), Y.reshape(-1)
-        if self.has_class_weights:
+        if self.class_weights is not None:
             weighted: Tensor = self.weighted(nn.functional.cross_entropy(Y_hat, Y, reduction="none"), Y, averaged)
             return weighted
         return nn.functional.cross_entropy(Y_hat, Y, reduction="mean" if averaged else "none")

@@ -1,7 +1,5 @@
 """How large activations are before and after the dropout mask, as training goes on."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -37,29 +35,6 @@ def masked_activations(model: Any, X: Array) -> list[tuple[np.ndarray, np.ndarra
     backend: AnyBackend = model.backend
     host = [(backend.numpy(inputs), backend.numpy(outputs)) for inputs, outputs in backend.linear_calls(model, X)]
     return [(np.maximum(outputs, 0), inputs) for (_, outputs), (inputs, _) in pairwise(host)]
-
-
-@contextmanager
-def noting_calls(layers: Iterable[Any], method: str = "forward") -> Iterator[list[tuple[Any, Any]]]:
-    """Inside the block, add the input and the output of each call of some layers, by a method of theirs, to a list."""
-    calls: list[tuple[Any, Any]] = []
-
-    def noting(call: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(X: Any, *args: Any, **kwargs: Any) -> Any:
-            Y = call(X, *args, **kwargs)
-            calls.append((X, Y))
-            return Y
-
-        return noted
-
-    watched = list(dict.fromkeys(layers))
-    for layer in watched:  # past the framework, which may look into what is set as an attribute
-        vars(layer)[method] = noting(getattr(layer, method))
-    try:
-        yield calls
-    finally:
-        for layer in watched:
-            del vars(layer)[method]
 
 
 class ActivationStats(Callback):

@@ -60,7 +60,8 @@ class Evaluator(HyperParameters):
         view = self._view(model, data)
         view._resident = view._is_resident()
         view.val_dataloader = None if view._resident else view.data.val_dataloader()
-        if not len(view.data.split(False).y) if view._resident else view.val_dataloader is None:
+        empty = len(view.data.split(False).y) == 0 if view._resident else view.val_dataloader is None
+        if empty:
             raise DataError("Expected samples to validate on. Received none: pass evaluate(data=) others.")
         check_labels(view.model, view.data, (False,))
         own = view.data is getattr(self, "data", None) and view.backend is self.backend

@@ -65,13 +65,14 @@ class JSONLinesLog(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        _check_ending(path, ENDINGS[-1:])
+        _check_ending(path, (".jsonl",))
         self.path = path
 
     def on_fit_start(self, trainer: Training) -> None:
         """Begin the file; of a resumed training with the epochs to which the checkpoint belongs."""
         if trainer.history or not is_stream(self.path):
-            write_history(trainer.history, self.path)
+            with replacing(self.path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                _write_lines(trainer.history, file)
 
     def on_epoch_end(self, trainer: Training) -> None:
         """Append the last row."""

@@ -147,15 +147,19 @@ def by_weights(model: Any) -> tuple[Any, ...]:
     It is made from its class and hyperparameters, and gets its numbers, tuples of numbers, texts and weights.
     """
     weights = model.backend.get_weights(model) if model.backend.is_built(model) else None
-    kept = (bool, int, float, str, np.number, type(None))
-    plain = {name: value for name, value in vars(model).items() if isinstance(value, kept)}
-    plain |= {
-        name: tuple(value)
+    plain = {
+        name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(model).items()
-        if isinstance(value, (tuple, list)) and value and all(isinstance(item, (int, float)) for item in value)
+        if not name.startswith("_") and _is_plain(value)
     }
-    plain = {name: value for name, value in plain.items() if not name.startswith("_")}
     return remade, (type(model), dict(getattr(model, "hparams", {})), plain, weights, model.input_shape)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return True for a number, a text or None, and for a tuple or list of numbers that is not empty."""
+    if isinstance(value, (tuple, list)):
+        return bool(value) and all(isinstance(item, (int, float)) for item in value)
+    return isinstance(value, (bool, int, float, str, np.number, type(None)))
 
 
 def remade(
@@ -193,18 +197,17 @@ def remade(
 class BaseClassifier(BaseModule):
     """The part of `Classifier` that is the same in every framework."""
 
-    @property
-    def has_class_weights(self) -> bool:
-        """Whether samples of some classes count more than those of others, see `weighted`."""
-        return getattr(self, "class_weights", None) is not None
+    class_weights: Sequence[float] | None = None
+    """How much samples of each class count in the loss; None: all the same."""
 
     def weighted(self, losses: Array, Y: Array, averaged: bool) -> Array:
         """Return losses (N,) times the weights of the classes Y (N,) or, if `averaged`, the weighted mean.
 
         The mean is the sum of the products over the sum of the weights; 0 where all weights of a batch are 0.
         """
-        backend = self.backend
-        weights = backend.entries(self.class_weights, Y, losses)
+        backend, table = self.backend, self.class_weights
+        assert table is not None
+        weights = backend.entries(table, Y, losses)
         products = losses * weights
         return backend.sum_along(products, 0) / (backend.sum_along(weights, 0) + TINY) if averaged else products
 

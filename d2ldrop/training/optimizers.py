@@ -1,13 +1,8 @@
 """Which optimiser a model asks for, in names and meanings that are the same in every framework: those of PyTorch."""
 
-import numbers
 from typing import Any, NamedTuple
 
-from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import check_optimizer, number
-
-LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
-"""The optimisers, and the learning rate of each that the command line takes if none is given."""
 
 
 class Choice(NamedTuple):
@@ -61,25 +56,3 @@ def chosen(model: Any) -> Choice:
     decay, momentum = (number(key, getattr(model, key, 0.0)) for key in ("weight_decay", "momentum"))
     check_optimizer(name, momentum)
     return Choice(name, model.lr, decay, momentum)
-
-
-def set_rate(optim: Any, lr: Any) -> None:
-    """Set the learning rate of an optimiser by hand, which has a number as its attribute `lr`.
-
-    Raises
-    ------
-    UsageError
-        If it has none.
-    """
-    if not isinstance(getattr(optim, "lr", None), numbers.Real):
-        raise no_rate(optim)
-    optim.lr = lr
-
-
-def no_rate(optim: Any) -> UsageError:
-    """Return the error for an optimiser whose learning rate cannot be set."""
-    return UsageError(
-        "Expected an optimiser whose learning rate can be set: the model's own, one of the framework without a "
-        "schedule of its own (of Optax by inject_hyperparams), or one by hand with a number as its attribute lr. "
-        f"Received: {type(optim).__name__}"
-    )
