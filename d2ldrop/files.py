@@ -1,13 +1,15 @@
 """Write files so that nothing is lost: the old content stays until the new one is complete."""
 
 import errno
+import math
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from d2ldrop.errors import ArgumentError
 
@@ -152,3 +154,10 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON can hold them: None for numbers that are nan or infinite."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }

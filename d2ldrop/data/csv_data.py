@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from d2ldrop.data.modules import ArrayData, Split, divided
-from d2ldrop.data.tables import Frame, Numbers, TablePreparation, as_classes, as_numbers, listed, numbers_of, read_table
+from d2ldrop.data.tables import (
+    Frame,
+    NumberColumn,
+    TablePreparation,
+    as_classes,
+    as_numbers,
+    listed,
+    numbers_of,
+    read_table,
+)
 from d2ldrop.errors import ArgumentError, DataError
 from d2ldrop.files import MAX_TEXT
 
@@ -152,8 +161,8 @@ def _prepared(frame: Frame, target: str, classes: list[str], train: np.ndarray) 
         elif np.isnan(values[train]).all():
             raise DataError(f"Expected values of column {name!r} in the rows to train on. There are none: ignore it.")
         else:
-            numbers[name] = Numbers.of(values[train], name)
-    scale = Numbers(0.0, 1.0) if classes else Numbers.of(numbers_of(frame, target)[train], target)
+            numbers[name] = NumberColumn.of(values[train], name)
+    scale = NumberColumn(0.0, 1.0) if classes else NumberColumn.of(numbers_of(frame, target)[train], target)
     prepared = TablePreparation(target, numbers, texts, classes, scale)
     if (size := len(json.dumps(prepared.as_json()))) > MAX_TEXT:
         raise DataError(f"Expected names and values of columns of at most {MAX_TEXT} characters. Received: {size}")

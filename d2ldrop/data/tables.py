@@ -100,7 +100,7 @@ def numbers_of(frame: Frame, name: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Numbers:
+class NumberColumn:
     """A column of numbers: its mean, standard deviation and median, of the rows that are trained on."""
 
     mean: float
@@ -108,7 +108,7 @@ class Numbers:
     median: float = 0.0  # takes the place of what is missing
 
     @classmethod
-    def of(cls, values: np.ndarray, name: str) -> "Numbers":
+    def of(cls, values: np.ndarray, name: str) -> "NumberColumn":
         """Return those of some values, nan where one is missing; a constant has the deviation 1."""
         from sklearn.preprocessing import StandardScaler
 
@@ -145,10 +145,10 @@ class TablePreparation:
     """
 
     target: str
-    numbers: dict[str, Numbers]
+    numbers: dict[str, NumberColumn]
     texts: dict[str, list[str]]
     classes: list[str]
-    scale: Numbers
+    scale: NumberColumn
 
     def inputs(self, frame: Frame) -> np.ndarray:
         """Return the inputs for the rows of a table, float32 (N, number of inputs): numbers first, then texts.
@@ -158,17 +158,12 @@ class TablePreparation:
         DataError
             If a column is missing, or something in a column of numbers is none.
         """
-        from sklearn.preprocessing import OneHotEncoder
-
         if missing := [name for name in (*self.numbers, *self.texts) if name not in frame.columns]:
             raise DataError(f"Expected the columns that the model was trained on. Missing: {listed(missing)}")
         parts = [known.standardised(numbers_of(frame, name))[:, None] for name, known in self.numbers.items()]
-        if self.texts:
-            encoder = OneHotEncoder(
-                categories=[*map(list, self.texts.values())], handle_unknown="ignore", sparse_output=False
-            )
-            encoder.fit(np.array([[values[0] for values in self.texts.values()]], object))
-            parts.append(encoder.transform(frame[list(self.texts)].astype(object).fillna("").to_numpy(object)))
+        for name, values in self.texts.items():
+            cells = frame[name].astype(object).fillna("").to_numpy(object)
+            parts.append(cells[:, None] == np.array(values, object))
         with np.errstate(over="ignore"):  # what is too large becomes inf
             X = np.hstack(parts).astype(np.float32)
         if not np.isfinite(X).all():
@@ -207,10 +202,10 @@ class TablePreparation:
         try:
             prepared = cls(
                 about["target"],
-                {name: Numbers(**values) for name, values in about["numbers"].items()},
+                {name: NumberColumn(**values) for name, values in about["numbers"].items()},
                 about["texts"],
                 about["classes"],
-                Numbers(**about["scale"]),
+                NumberColumn(**about["scale"]),
             )
             lists, columns = [prepared.classes, *prepared.texts.values()], [prepared.scale, *prepared.numbers.values()]
             texts = [prepared.target, *prepared.texts, *(text for values in lists for text in values)]

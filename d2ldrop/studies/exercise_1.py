@@ -11,7 +11,7 @@ from d2ldrop.studies.training import fitted
 TITLE = "Change the dropout probabilities p1 and p2 of the hidden layers, and swap them"
 METRIC = "validation accuracy"
 BASELINE = {"dropout_1": 0.5, "dropout_2": 0.5}
-CHAPTER, SWAPPED = {"dropout_1": 0.2, "dropout_2": 0.5}, {"dropout_1": 0.5, "dropout_2": 0.2}
+UNSWAPPED, SWAPPED = {"dropout_1": 0.2, "dropout_2": 0.5}, {"dropout_1": 0.5, "dropout_2": 0.2}
 
 
 def grid(quick: bool) -> list[Settings]:
@@ -33,20 +33,20 @@ def rows(results: Results) -> list[Row]:
         row(label(each), METRIC, results.values("val_acc", **each), None if each is results.grid[0] else baseline)
         for each in results.grid
     ]
-    swap = results.values("val_acc", **SWAPPED) - results.values("val_acc", **CHAPTER)
-    return [*lines, contrast(f"{label(SWAPPED)} minus {label(CHAPTER)}", METRIC, swap)]
+    swap = results.values("val_acc", **SWAPPED) - results.values("val_acc", **UNSWAPPED)
+    return [*lines, contrast(f"{label(SWAPPED)} minus {label(UNSWAPPED)}", METRIC, swap)]
 
 
 def conclude(results: Results) -> list[str]:
     """Say what the swap does, and how far the choice matters."""
-    swapped, chapter, baseline = (results.values("val_acc", **each) for each in (SWAPPED, CHAPTER, BASELINE))
+    swapped, unswapped, baseline = (results.values("val_acc", **each) for each in (SWAPPED, UNSWAPPED, BASELINE))
     others = results.grid[1:]
     differences = [paired(results.values("val_acc", **each), baseline) for each in others]
     above, below = sum(each.low > 0 for each in differences), sum(each.high < 0 for each in differences)
     means = {label(each): float(results.values("val_acc", **each).mean()) for each in results.grid}
     best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     return [
-        compared(label(SWAPPED), METRIC, swapped, label(CHAPTER), chapter),
+        compared(label(SWAPPED), METRIC, swapped, label(UNSWAPPED), unswapped),
         f"Of {len(others)} other pairs, {above} are above the chapter's {label(BASELINE)} and {below} below it by "
         f"intervals that exclude 0; by chance alone it would be about {0.05 * len(others):.1f}.",
         f"The means go from {means[worst]:.4f} ({worst}) to {means[best]:.4f} ({best}); these were picked after the "

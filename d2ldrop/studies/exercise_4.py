@@ -99,7 +99,7 @@ def draw(results: Results, figure: Any) -> None:
     panels = figure.subplots(1, 2)
     for axes, (metric, name) in zip(panels, METRICS.items(), strict=True):
         found = [estimate(results.values(f"masks_{T}_{metric}")) for T in MASKS]
-        reach = [each.high - each.mean if results.seeds > 1 else 0.0 for each in found]
+        reach = [each.reach for each in found]
         axes.errorbar(MASKS, [each.mean for each in found], reach, fmt="o-", capsize=3, label="average over masks")
         mean = estimate(results.values(f"mean_{metric}"))
         axes.axhline(mean.mean, color="C1", label="mean network")

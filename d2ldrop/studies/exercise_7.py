@@ -122,7 +122,7 @@ def draw(results: Results, figure: Any) -> None:
     for k, (title, marker, settings, shift) in enumerate(stages):
         metric = "test_acc" if k else "val_acc"
         found = [estimate(results.values(metric, **each)) for each in settings]
-        reach = [each.high - each.mean if results.seeds > 1 else 0.0 for each in found]
+        reach = [each.reach for each in found]
         y = [places[label(each)] + shift for each in settings]
         axes.errorbar(
             [each.mean for each in found], y, xerr=reach, fmt=marker, color=f"C{k}", capsize=2, ms=4, label=title

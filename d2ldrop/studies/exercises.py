@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from d2ldrop.errors import ArgumentError
-from d2ldrop.files import replacing
+from d2ldrop.files import as_json, replacing
 from d2ldrop.studies import tables
 from d2ldrop.studies.compare import version_of
 from d2ldrop.studies.engine import Run, execute
@@ -135,7 +135,7 @@ def write(done: Report, folder: Path) -> list[Path]:
         "title": done.title,
         "about": done.about,
         "conclusion": done.conclusion,
-        "table": [tables.plain(row._asdict()) for row in done.rows],
+        "table": [as_json(row._asdict()) for row in done.rows],
         "runs": [
             {"settings": each, "seed": k % done.results.seeds, "numbers": numbers}
             for k, (each, numbers) in enumerate(zip(settings, done.results.numbers, strict=True))

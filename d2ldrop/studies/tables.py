@@ -7,14 +7,14 @@ samples, and then averaged. Intervals are Student's, at 95%: of such intervals, 
 import csv
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from d2ldrop.errors import ArgumentError
-from d2ldrop.files import replacing
+from d2ldrop.files import as_json, replacing
 from d2ldrop.studies.store import Numbers, Settings
 
 
@@ -26,6 +26,11 @@ class Estimate(NamedTuple):
     n: int
     low: float  # the ends of the 95% interval; infinite for a single number
     high: float
+
+    @property
+    def reach(self) -> float:
+        """How far an error bar goes from the mean: to the ends of the interval; 0 for a single number."""
+        return self.high - self.mean if self.n > 1 else 0.0
 
     def __str__(self) -> str:
         if self.n == 1:
@@ -181,14 +186,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(Row._fields)
         for each in rows:
-            writer.writerow("" if value is None else value for value in plain(each._asdict()).values())
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return numbers as JSON has them: None for what is nan or infinite."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
+            writer.writerow("" if value is None else value for value in as_json(each._asdict()).values())
 
 
 # Figures

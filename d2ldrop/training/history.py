@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import socket
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from d2ldrop.errors import ArgumentError, need
-from d2ldrop.files import is_stream, replacing
+from d2ldrop.files import as_json, is_stream, replacing
 from d2ldrop.training.callbacks import Callback, Training
 
 Row = Mapping[str, float]
@@ -156,7 +155,7 @@ def write_history(history: Sequence[Row], path: str | os.PathLike[str]) -> None:
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         ending = Path(path).suffix
         if ending == ".json":
-            json.dump([*map(_as_json, history)], file, indent=1)
+            json.dump([*map(as_json, history)], file, indent=1)
         elif ending == ".jsonl":
             _write_lines(history, file)
         else:
@@ -168,12 +167,7 @@ def write_history(history: Sequence[Row], path: str | os.PathLike[str]) -> None:
 def _write_lines(history: Sequence[Row], file: TextIO) -> None:
     """Write rows as JSON, a line each."""
     for row in history:
-        file.write(json.dumps(_as_json(row)) + "\n")
-
-
-def _as_json(row: Row) -> dict[str, float | None]:
-    """Return a row as JSON can hold it."""
-    return {key: value if math.isfinite(value) else None for key, value in row.items()}
+        file.write(json.dumps(as_json(row)) + "\n")
 
 
 def _check_ending(path: str | os.PathLike[str], endings: Sequence[str]) -> None:
