@@ -5,6 +5,7 @@ import math
 import numbers
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -55,7 +56,8 @@ def add_to_class(Class: type) -> Callable[[Method], Method]:
 class HyperParameters:
     """Base of everything that is made from hyperparameters."""
 
-    hparams: dict[str, Any]
+    hparams: Mapping[str, Any] = MappingProxyType({})
+    """What `save_hyperparameters` was given; empty if it was not called."""
 
     if TYPE_CHECKING:
 

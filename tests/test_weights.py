@@ -636,3 +636,20 @@ def test_random_bytes_raise_no_errors_but_our_own(good, content, framed):
     path = good[1]
     path.write_bytes(len(content).to_bytes(8, "little") + content if framed else content)
     assert loads_or_is_refused(path)
+
+
+def test_a_model_that_keeps_no_hyperparameters_is_saved(tmp_path):
+    by_hand = d2ldrop.backend("numpy")
+
+    class Plain(by_hand.Classifier):
+        def __init__(self):
+            self.lr, self.net = 0.1, by_hand.Sequential(by_hand.Flatten(), by_hand.Linear(10))
+
+    model, trainer = (
+        Plain(),
+        d2ldrop.Trainer(1, seed=0, progress=False, callbacks=[d2ldrop.Checkpoint(tmp_path / "ck")]),
+    )
+    trainer.fit(model, by_hand.Digits())
+    save_weights(model, tmp_path / "w")
+    assert read_weights(tmp_path / "w")[1]["hparams"] == {}
+    assert len([*(tmp_path / "ck").glob("epoch-*")]) == 1

@@ -152,7 +152,7 @@ def by_weights(model: Any) -> tuple[Any, ...]:
         for name, value in vars(model).items()
         if not name.startswith("_") and _is_plain(value)
     }
-    return remade, (type(model), dict(getattr(model, "hparams", {})), plain, weights, model.input_shape)
+    return remade, (type(model), dict(model.hparams), plain, weights, model.input_shape)
 
 
 def _is_plain(value: Any) -> bool:

@@ -52,7 +52,7 @@ def chosen(model: Any) -> Choice:
     """
     name = getattr(model, "optimizer", "sgd")
     if not isinstance(name, str):  # Keras' own `compile` leaves its optimiser there
-        name = getattr(model, "hparams", {}).get("optimizer", "sgd")
+        name = model.hparams.get("optimizer", "sgd")
     decay, momentum = (number(key, getattr(model, key, 0.0)) for key in ("weight_decay", "momentum"))
     check_optimizer(name, momentum)
     return Choice(name, model.lr, decay, momentum)
