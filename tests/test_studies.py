@@ -101,7 +101,7 @@ def test_a_killed_worker_costs_only_the_runs_in_progress(tmp_path):
     numbers = execute(runs_of(study_runs.killed_once, tmp_path, 12, victim=5), jobs=2)
     assert [each["value"] for each in numbers] == list(range(0, 24, 2))
     assert {*calls(tmp_path)} == {*range(12)}
-    assert len(calls(tmp_path)) <= 12 + 2  # those that the other worker had begun, or just finished
+    assert len(calls(tmp_path)) <= 12 + 4  # of 5 before the kill, those that a worker had begun, or just finished
 
 
 def test_a_run_that_no_worker_survives_is_named(tmp_path):

@@ -126,7 +126,7 @@ def histories(backend: AnyBackend, data: Data, num_gpus: int) -> dict[str, Any]:
 
 def layers(backend: AnyBackend, shape: tuple[int, int], dtype: str, p: float) -> dict[str, dict[str, float]]:
     """Return median seconds of a call, many in a row before the host waits: forward, and forward and backward."""
-    turns = 100 if math.prod(shape) <= 2**22 else 20
+    turns = 100 if math.prod(shape) <= 2**22 else 10
     calls = bench.baselines_of(backend.name).dropout_calls(shape, p, dtype, turns)
     results = {}
     for k, direction in enumerate(("forward", "forward and backward")):
