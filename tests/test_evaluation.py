@@ -95,3 +95,14 @@ def test_metrics_weigh_samples(d2l, small):
 
     data = Streamed(digits.X[:10], digits.y[:10], digits.X[:129], digits.y[:129], batch_size=128)
     assert trainer.evaluate(model, data)["val_acc"] == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.only_mxnet  # its CPU may have several names, which are devices like any others
+def test_predictions_move_the_model_to_the_device_of_the_trainer(d2l, small, monkeypatch):
+    _, model = fitted(d2l, small)
+    X = d2l.Digits().split(False).X[:5]
+    expected = d2ldrop.Trainer(1, progress=False).predict(X, model)
+    monkeypatch.setattr(d2l.backend, "num_gpus", lambda: 1)
+    monkeypatch.setattr(d2l.backend, "gpu", lambda i=0: pytest.importorskip("mxnet").cpu(1))
+    received = d2ldrop.Trainer(1, 1, progress=False).predict(X, model)
+    np.testing.assert_allclose(received, expected, rtol=1e-6)

@@ -97,6 +97,8 @@ def test_predictions_and_uncertainty(d2l, small, kind, tmp_path):
     assert len(trainer.predict(X)) == 200
     d2ldrop.save_weights(model, tmp_path / "w.safetensors")
     on_cpu = d2ldrop.load_model(tmp_path / "w.safetensors", backend=d2l.name)
+    moved = Trainer(1, 1, progress=False).predict(X, on_cpu)
+    np.testing.assert_allclose(trainer.predict(X), moved, atol=1e-4)
     first, same = (d2l.mc_predict(model, X, samples=50, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.probabilities, same.probabilities)
     expected = d2l.mc_predict(on_cpu, X, samples=50, seed=4)

@@ -1,7 +1,9 @@
 """The layer to use in place of `nn.Dropout`, and what puts it into a network that is already there."""
 
+import sys
 from typing import TypeVar
 
+import torch
 from torch import Tensor, fx, nn
 
 from d2ldrop.errors import ArgumentTypeError
@@ -80,4 +82,6 @@ def replace_dropout(model: ModelT, back: bool = False) -> ModelT:
         odds(layer.p, "p")
     for layer in layers:
         layer.__class__ = new  # both have the same attributes
+    if layers and "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # code that PyTorch 2.11 has compiled does not notice another class
     return model

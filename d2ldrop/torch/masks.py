@@ -15,7 +15,7 @@ from torch import Tensor
 from d2ldrop.errors import ArgumentTypeError, not_an_array, not_real
 from d2ldrop.randomness import Odds, axes_of, lanes, no_axes, normals, shape_of_mask, shared_generator
 
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers by their bytes
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # new in PyTorch 2.7
 
 
@@ -70,13 +70,22 @@ def _words(count: int, device: torch.device) -> Tensor:
     seed: it adds the smallest integer, that is, it flips the highest bit, and here that is flipped back.
     """
     smallest = -(2**63)
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-    ):
+    if torch.compiler.is_compiling() or _is_transforming() or torch._C._len_torch_dispatch_stack():
         return torch.randint(smallest, 2**63 - 1, (count,), dtype=torch.int64, device=device) ^ smallest
     return torch.empty(count, dtype=torch.int64, device=device).random_(smallest, None)
+
+
+def _is_transforming() -> bool:
+    """Return True inside `torch.func`, whose `vmap` cannot view a tensor as another dtype before PyTorch 2.13."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def _parts(words: Tensor, size: int) -> Tensor:
+    """Cut 64-bit words, a vector, into signed integers of `size` bytes, the lowest bits first."""
+    if not _is_transforming():
+        return words.view(_BITS[size])
+    above = torch.arange(64 - 8 * size, -1, -8 * size, device=words.device)  # how many bits there are above each part
+    return (words[:, None] << above).bitwise_right_shift(64 - 8 * size).to(_BITS[size]).flatten()
 
 
 def mask_from_words(words: Tensor, p: Odds) -> Tensor:
@@ -87,17 +96,16 @@ def mask_from_words(words: Tensor, p: Odds) -> Tensor:
     2**bits - threshold of its 2**bits values. The sign of the difference of both sides says so.
     """
     if p.bits == 1:
-        signs = words.view(torch.int32) << torch.arange(32, dtype=torch.int32, device=words.device)[:, None]
+        signs = _parts(words, 4) << torch.arange(32, dtype=torch.int32, device=words.device)[:, None]
     else:
-        lane = words.view(torch.int8 if p.bits == 8 else torch.int16)
-        signs = lane.to(torch.int32).sub_(2 ** (p.bits - 1) - p.threshold)
+        signs = _parts(words, p.bits // 8).to(torch.int32).sub_(2 ** (p.bits - 1) - p.threshold)
     return signs.bitwise_right_shift_(31).view(-1)
 
 
 def masked(X: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Multiply what the mask keeps by `scale`, and set the rest to 0; the gradient is the same mask times `scale`."""
     scale = min(scale, torch.finfo(X.dtype).max)  # float16 ends before 65536
-    if _is_exporting():  # a program with a block without gradients in it cannot be saved
+    if _is_exporting() or _is_transforming():  # a program with a block without gradients in it cannot be saved
         return torch.where(mask != 0, X * scale, 0)
     bits = mask.to(_BITS[X.element_size()])
     factor = torch.full((), scale, dtype=X.dtype, device=X.device)
@@ -144,7 +152,8 @@ def normal_like(X: Tensor, key: Any = None) -> Tensor:
     if (rng := _host_generator()) is not None:
         drawn = normals(tuple(X.shape), rng, X.dtype == torch.float64)
         return torch.from_numpy(drawn).to(X.device, X.dtype)
-    return torch.randn(X.shape, dtype=X.dtype, device=X.device)
+    wide = torch.promote_types(X.dtype, torch.float32)  # PyTorch draws bfloat16 from 8 bits, which has short tails
+    return torch.randn(X.shape, dtype=wide, device=X.device).to(X.dtype)
 
 
 def where(mask: Tensor, X: Tensor, value: float) -> Tensor:

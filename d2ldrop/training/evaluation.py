@@ -96,7 +96,9 @@ class Evaluator(HyperParameters):
             If `model` is missing, and nothing was fitted.
         """
         view = self._view(model, getattr(self, "data", None), needs_data=False)
-        return predicted(view.model, inputs_of(X, view.model, view.data), view.device)
+        X = inputs_of(X, view.model, view.data)
+        view.backend.build(view.model, (X[:1],), view.device)  # it has its parameters, and may be on another device
+        return predicted(view.model, X, view.device)
 
     def _view(self, model: Any, data: Any, needs_data: bool = True) -> "Evaluator":
         """Return a copy of this trainer for another model or other data, so that its own training stays as it is."""
