@@ -124,6 +124,28 @@ def small() -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def saved(small: dict[str, Any], tmp_path: Path) -> tuple[Path, Any]:
+    """Return a file of weights that NumPy wrote, and the outputs of its model for five images."""
+    helpers, by_hand = importlib.import_module("helpers"), d2ldrop.backend("numpy")
+    model = helpers.built(by_hand, small)
+    d2ldrop.save_weights(model, tmp_path / "w.safetensors", data="digits")
+    return tmp_path / "w.safetensors", helpers.predicted(by_hand, model)
+
+
+@pytest.fixture(params=["dropout_layer", "Dropout"])
+def form(request: pytest.FixtureRequest) -> Any:
+    """Return dropout in JAX as a function of (X, key), by itself and as a layer of Flax."""
+    return importlib.import_module("dropping_jax").FORMS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> None:
+    """Make what each test draws the same each time."""
+    if "d2l" in request.fixturenames:
+        request.getfixturevalue("d2l").seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _closed_figures() -> Iterator[None]:
     """Leave no figure open."""

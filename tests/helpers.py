@@ -1,6 +1,9 @@
 """What several test files need."""
 
 import gzip
+import json
+
+import numpy as np
 
 from d2ldrop import Trainer
 from d2ldrop.cli import main as cli
@@ -15,6 +18,26 @@ def fitted(d2l, small, epochs=1, kind="DropoutMLPScratch", data=None, **options)
     trainer = Trainer(epochs, **{"seed": 0, "progress": False, **options})
     trainer.fit(model, data or d2l.Digits())
     return trainer, model
+
+
+IMAGES = np.random.default_rng(0).random((5, 1, 4, 4), np.float32)
+
+
+def images(d2l):
+    """Return these images in the backend's order of axes."""
+    return IMAGES.reshape(5, 4, 4, 1) if d2l.channels_last else IMAGES
+
+
+def built(d2l, hparams, kind="DropoutMLPScratch"):
+    """Return a model for these images with the weights that it begins with."""
+    model = getattr(d2l, kind)(**hparams)
+    d2l.backend.build(model, (d2l.array(images(d2l)),), d2l.cpu())
+    return model
+
+
+def predicted(d2l, model):
+    """Return the outputs of a model for these images."""
+    return Trainer(1, progress=False).predict(images(d2l), model)
 
 
 def idx_header(*shape):
@@ -33,3 +56,15 @@ def run_cli(*argv):
         return cli.main([str(word) for word in argv])
     except SystemExit as ended:
         return ended.code
+
+
+def taken_apart(path):
+    """Return the header of a file, and the bytes of its arrays."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def put_together(path, header, arrays, length=None):
+    header = header if isinstance(header, bytes) else header.encode()
+    path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header + arrays)

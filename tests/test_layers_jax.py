@@ -27,12 +27,6 @@ from dropping_jax import (
 
 import d2ldrop
 
-
-@pytest.fixture(params=FORMS)
-def form(request):
-    return FORMS[request.param]
-
-
 # The layer of flax.linen
 
 

@@ -15,11 +15,6 @@ import d2ldrop
 pytestmark = pytest.mark.only_torch
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 # The layer
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from mutants import MUTANTS
 
 import d2ldrop
 from d2ldrop.registry import package_of, registered
@@ -145,3 +146,11 @@ def test_each_row_about_transforms_names_its_test(adapter):
         line for line in section.splitlines() if line.startswith("|") and not line.startswith(("|--", "| transform"))
     ]
     assert all("`test_" in row.rpartition(" | ")[2] for row in rows)
+
+
+def test_each_mutant_finds_its_place_and_its_test():
+    """A fault whose place was rewritten would be noticed only by `nox -s mutants`, which takes long."""
+    for name, mutant in MUTANTS.items():
+        path, _, test = mutant.test.partition("::")
+        assert mutant.old in (ROOT / mutant.file).read_text("utf-8"), name
+        assert test.split("[")[0] in (Path(__file__).parent / path).read_text("utf-8"), name

@@ -17,12 +17,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    """Make the draws of each test the same each time."""
-    d2ldrop.backend("mxnet").seed(0)
-
-
 # Graphs
 
 

@@ -101,10 +101,8 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
     def linear_calls(self, model: Module, X: Array) -> list[tuple[Array, Array]]:
         """Return the input and the output of each `nn.Dense` in a call with dropout on, by a new key."""
         learner, rngs = in_mode(model, training=True), {"dropout": keys.get_key()}
-        with (
-            noting_dense() as calls,
-            linen.intercept_methods(by_statistics),
-        ):  # not compiled, so that arrays can be noted
+        # It is not compiled, so that arrays can be noted.
+        with noting_dense() as calls, linen.intercept_methods(by_statistics):
             learner.apply(model.learned, *floats([X]), rngs=rngs, mutable=["batch_stats"])
         return [(inputs, outputs) for _, inputs, outputs in calls]
 

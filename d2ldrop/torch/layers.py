@@ -72,7 +72,8 @@ def replace_dropout(model: ModelT, back: bool = False) -> ModelT:
     Notes
     -----
     Subclasses of `nn.Dropout`, and `nn.Dropout1d`, `nn.AlphaDropout` and so on, stay. So does what drops without a
-    layer: the attention weights of `nn.MultiheadAttention`, the layers of `nn.LSTM`, calls of `F.dropout`.
+    layer: the attention weights of `nn.MultiheadAttention`, the layers of `nn.LSTM`, calls of `F.dropout`. What PyTorch
+    has compiled until then, it compiles anew.
     """
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(f"Expected model to be a network, an nn.Module. Received: {model!r}")

@@ -105,7 +105,7 @@ def mask_from_words(words: Tensor, p: Odds) -> Tensor:
 def masked(X: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Multiply what the mask keeps by `scale`, and set the rest to 0; the gradient is the same mask times `scale`."""
     scale = min(scale, torch.finfo(X.dtype).max)  # float16 ends before 65536
-    if _is_exporting() or _is_transforming():  # a program with a block without gradients in it cannot be saved
+    if _is_exporting() or _is_transforming():  # an exported block without gradients cannot be saved, nor views mapped
         return torch.where(mask != 0, X * scale, 0)
     bits = mask.to(_BITS[X.element_size()])
     factor = torch.full((), scale, dtype=X.dtype, device=X.device)
