@@ -19,7 +19,10 @@ ALL = "-cconstraints-all.txt"  # all frameworks at once: MXNet needs NumPy 1
 EACH = "-cconstraints.txt"  # any of the others: NumPy 2
 LOWEST = "-cconstraints-lowest.txt"  # the lower bounds in pyproject.toml
 SLOW = "--ignore=tests/test_chapter.py"  # ten epochs of the real data, which `tests_all` trains
-CORE = [f"tests/test_{name}.py" for name in ("dropout", "functional", "models", "noise", "readers", "seam", "weights")]
+CORE = [
+    f"tests/test_{name}.py"
+    for name in ("dropout", "forged_weights", "functional", "models", "noise", "readers", "seam", "weights")
+]
 
 
 def kept_by_jax(session: nox.Session) -> dict[str, str]:
