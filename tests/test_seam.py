@@ -79,15 +79,16 @@ def test_backend_rejects_unknown_names():
 
 
 @pytest.fixture
-def registry(monkeypatch):
+def registry():
     """Let a test register backends; they are forgotten when it ends."""
     from d2ldrop import registry as module
 
-    before = dict(module._registry)
+    tables = (module._registry, module._backend_of_type)
+    before = [dict(table) for table in tables]
     yield
-    module._registry.clear()
-    module._registry.update(before)
-    module._backend_of_type.clear()
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 @pytest.mark.usefixtures("registry")
