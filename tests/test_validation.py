@@ -203,3 +203,28 @@ def test_without_samples_to_validate_on_training_has_all(d2l):
     assert not [key for key in trainer.history[0] if key.startswith("val_")]
     with pytest.raises(d2ldrop.DataError, match="Expected samples to validate on"):
         trainer.evaluate()
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("kind", ["DropoutMLPScratch", "DropoutMLP", "SoftmaxRegression"])
+def test_samples_of_another_size_than_the_model_was_made_for_are_refused(d2l, small, kind, loaded, tmp_path):
+    hparams = {"num_outputs": 10, "lr": 0.1} if kind == "SoftmaxRegression" else small
+    trainer, model = fitted(d2l, hparams, kind=kind)
+    if loaded:
+        d2ldrop.save_weights(model, tmp_path / "w")
+        model = d2ldrop.load_model(tmp_path / "w")
+    X, y = np.random.default_rng(0).random((40, 3), np.float32), np.arange(40) % 10
+    before = d2l.get_weights(model)
+    for use in (
+        lambda: trainer.predict(X, model),
+        lambda: trainer.predict(X[:0], model),
+        lambda: trainer.evaluate(model, d2l.ArrayData(X, y)),
+        lambda: d2ldrop.Trainer(1, progress=False).fit(model, d2l.ArrayData(X, y)),
+    ):
+        with pytest.raises(d2ldrop.DataError, match=r"Expected X to hold samples \(.*as in training. Received: \("):
+            use()
+    for name, value in d2l.get_weights(model).items():
+        np.testing.assert_array_equal(value, before[name])
+    images = d2l.Digits().split(False, d2l.channels_last).X
+    assert trainer.predict(images, model).shape == (len(images), 10)
+    d2ldrop.Trainer(1, progress=False).fit(model, d2l.Digits())

@@ -135,11 +135,15 @@ def inputs_of(given: Array, model: BaseModule, data: Any) -> np.ndarray:
         return X
     if X.shape == expected:
         X = X[np.newaxis]
-    if math.prod(X.shape[1:]) == math.prod(expected):
-        return X.reshape(len(X), *expected)
-    if model.host_init:
-        raise DataError(f"Expected X to hold samples {expected}, as in training. Received: {X.shape}")
-    return X
+    check_size(model, X.shape)
+    return X.reshape(len(X), *expected) if math.prod(X.shape[1:]) == math.prod(expected) else X
+
+
+def check_size(model: BaseModule, shape: tuple[int, ...]) -> None:
+    """Raise a DataError if inputs of a shape (N, ...) are not of the size that a model of the chapter was made for."""
+    expected = model.input_shape
+    if model.host_init and expected is not None and math.prod(shape[1:]) != math.prod(expected):
+        raise DataError(f"Expected X to hold samples {expected}, as in training. Received: {shape}")
 
 
 def check_batch(model: Any, batch: Any) -> Any:

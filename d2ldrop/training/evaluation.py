@@ -11,7 +11,7 @@ from d2ldrop.data import ArrayData, DataModule, as_floats, batches_in
 from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, is_overridden
 from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device
-from d2ldrop.training.checks import check_batch, check_labels, checked_data, checked_model, inputs_of
+from d2ldrop.training.checks import check_batch, check_labels, check_size, checked_data, checked_model, inputs_of
 from d2ldrop.training.metrics import MetricLog
 
 
@@ -67,7 +67,9 @@ class Evaluator(HyperParameters):
         own = view.data is getattr(self, "data", None) and view.backend is self.backend
         if view._resident and not own:
             view._val_data = on_device(view.data, view.backend, view.device, (False,))
-        view.backend.build(view.model, view._example_inputs(train=False), view.device)
+        inputs = view._example_inputs(train=False)
+        check_size(view.model, inputs[0].shape)
+        view.backend.build(view.model, inputs, view.device)
         log = MetricLog()
         log.add("val_", *view._validate())
         return log.means()

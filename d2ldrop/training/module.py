@@ -53,7 +53,7 @@ class BaseModule(HyperParameters):
 
     trainer: Logger | None = None
     input_shape: tuple[int, ...] | None = None
-    """The shape of a sample that the model was trained on, once it was."""
+    """The shape of a sample that the model was trained on, once it was; of a loaded one, how many numbers it has."""
 
     transient: tuple[str, ...] = ("trainer", "_board")
     """Attributes that copies and pickles leave out."""

@@ -22,6 +22,7 @@ from d2ldrop.training.checkpoints import Checkpoint, restore
 from d2ldrop.training.checks import (
     check_finite,
     check_labels,
+    check_size,
     checked_callbacks,
     checked_data,
     checked_model,
@@ -192,6 +193,7 @@ class Trainer(Evaluator):
         self._resident = self._is_resident()
         with self.backend.isolated():
             inputs = self._example_inputs(train=True)
+            check_size(model, inputs[0].shape)
             self.backend.build(
                 model,
                 inputs,

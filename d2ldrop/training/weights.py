@@ -177,6 +177,7 @@ def load_model(
         framework.set_weights(model, weights)
     inputs = np.zeros((1, num_inputs), np.float32)
     framework.predict(model, framework.array(inputs, framework.cpu()))  # turns dropout off, also where it is called
+    model.input_shape = (num_inputs,)
     return model
 
 
