@@ -96,8 +96,8 @@ def conclude(results: Results) -> list[str]:
             sentences.append(
                 verdict(
                     estimate(results.values(f"growth_{layer}", **each)),
-                    f"{before} grows by this fraction of the first",
-                    f"{before} shrinks by this fraction of the first",
+                    f"{before} grows, relative to the first",
+                    f"{before} shrinks, relative to the first",
                     f"{before} is not shown to grow or shrink",
                 )
             )
