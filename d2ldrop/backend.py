@@ -397,6 +397,10 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
     def num_correct(self, y_hat: ArrayT, y: ArrayT) -> ArrayT:
         """Return how many predictions are right, on the device; `y_hat` is scores (N, K) or labels (N,)."""
 
+    def device_of_net(self, net: Any) -> DeviceT | None:
+        """Return the device of a net's parameters, or None where the net, such as a function, does not tell."""
+        return None
+
     def total_loss(self, loss: Any, y_hat: Any, y: Any) -> Any:
         """Return the sum of a batch's losses, whether `loss` averages them or returns one per sample."""
         value = loss(y_hat, y)

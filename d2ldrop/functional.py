@@ -5,16 +5,18 @@ functions here find the backend by the arrays that they are given.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from d2ldrop.backend import Array
-from d2ldrop.data import BatchLoader, FashionMNIST
+from d2ldrop.data import BatchLoader, FashionMNIST, linear_samples
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
 from d2ldrop.randomness import streams
+from d2ldrop.registry import backend as adapter
 from d2ldrop.registry import backend_of
 
 
@@ -163,6 +165,37 @@ def get_fashion_mnist_labels(labels: Any) -> list[str]:
     return [FashionMNIST.CLASSES[int(label)] for label in labels]
 
 
+def synthetic_data(w: Array, b: float, num_examples: int) -> tuple[Array, Array]:
+    """Return samples of a linear model: X (N, k), standard normal, and y = X w + b plus noise of 0.01, (N, 1).
+
+    Parameters
+    ----------
+    w, b
+        The k weights, an array of the framework whose arrays are wanted, and the bias.
+    num_examples
+        N.
+    """
+    backend = backend_of(w)
+    X, y = linear_samples(w, b, 0.01, num_examples, backend)
+    return backend.array(X), backend.array(y)
+
+
+def load_array(data_arrays: Sequence[Array], batch_size: int, is_train: bool = True) -> BatchLoader:
+    """Return batches of arrays of equal length, reshuffled at each pass if `is_train`."""
+    backend = backend_of(data_arrays[0])
+    return BatchLoader(tuple(backend.numpy(each) for each in data_arrays), batch_size, is_train, backend)
+
+
+def linreg(X: Array, w: Array, b: Array) -> Array:
+    """Return the outputs of a linear model: X (N, k) times w (k, 1), plus b."""
+    return X @ w + b
+
+
+def squared_loss(y_hat: Array, y: Array) -> Array:
+    """Return (y_hat - y)^2 / 2 per sample; `y` may have another shape with as many elements."""
+    return (y_hat - adapter(backend_of(y_hat).name).reshape(y, y_hat.shape)) ** 2 / 2
+
+
 def accuracy(y_hat: Array, y: Array) -> float:
     """Return the number of correct predictions.
 
@@ -193,6 +226,22 @@ def evaluate_accuracy(net: Any, data_iter: Iterable[tuple[Array, Array]]) -> flo
         correct.append(backend.num_correct(backend.outputs(net, X), y))
         samples += len(y)
     return _total(correct) / samples
+
+
+def evaluate_accuracy_gpu(net: Any, data_iter: Iterable[tuple[Array, Array]], device: Any = None) -> float:
+    """Return what `evaluate_accuracy` returns, with the batches moved to a device first.
+
+    Parameters
+    ----------
+    net, data_iter
+        As for `evaluate_accuracy`.
+    device
+        By default the one of the net's parameters, where the framework keeps them in the net.
+    """
+    batches = iter(data_iter)
+    first = next(batches)
+    place = backend_of(first[0]).device_of_net(net) if device is None else device
+    return evaluate_accuracy(net, _moved(chain([first], batches), place))
 
 
 def evaluate_loss(net: Any, data_iter: Iterable[tuple[Array, Array]], loss: Any) -> float:
@@ -244,6 +293,7 @@ def train_ch3(
     loss: Any,
     num_epochs: int,
     updater: Any,
+    device: Any = None,
 ) -> list[dict[str, float]]:
     """Train, with dropout on, and animate the curves.
 
@@ -255,6 +305,8 @@ def train_ch3(
         Batches to measure the accuracy on.
     num_epochs
         How often to go through `train_iter`.
+    device
+        Where to move each batch; by default it stays where it is.
 
     Returns
     -------
@@ -264,12 +316,52 @@ def train_ch3(
     animator = Animator(xlabel="epoch", xlim=(1, max(num_epochs, 2)), legend=["train loss", "train acc", "test acc"])
     history = []
     for epoch in range(1, num_epochs + 1):
-        train_loss, train_acc = train_epoch_ch3(net, train_iter, loss, updater)
-        test_acc = evaluate_accuracy(net, test_iter)
+        train_loss, train_acc = train_epoch_ch3(net, _moved(train_iter, device), loss, updater)
+        test_acc = evaluate_accuracy(net, _moved(test_iter, device))
         animator.add(epoch, (train_loss, train_acc, test_acc))
         history.append({"epoch": epoch, "train_loss": train_loss, "train_acc": train_acc, "test_acc": test_acc})
     animator.board.finish()
     return history
+
+
+def train_ch6_for(prepare: Callable[[Any, float, Any], tuple[Any, Any, Any]]) -> Callable[..., list[dict[str, float]]]:
+    """Return an adapter's `train_ch6`; `prepare(net, lr, device)` returns net, loss and optimiser, on the device."""
+
+    def train_ch6(
+        net: Any,
+        train_iter: Iterable[tuple[Array, Array]],
+        test_iter: Iterable[tuple[Array, Array]],
+        num_epochs: int,
+        lr: float,
+        device: Any = None,
+    ) -> list[dict[str, float]]:
+        """Initialise a net's weights by Glorot's rule, and train it with cross-entropy and SGD on a device.
+
+        Parameters
+        ----------
+        net
+            A model of the framework; in TensorFlow a function that returns one.
+        train_iter, test_iter, num_epochs
+            As for `train_ch3`.
+        lr
+            The learning rate.
+        device
+            By default the CPU.
+
+        Returns
+        -------
+        list of dict
+            As of `train_ch3`.
+
+        Notes
+        -----
+        Source of the rule: Glorot and Bengio, Understanding the difficulty of training deep feedforward neural
+        networks, AISTATS 2010.
+        """
+        net, loss, updater = prepare(net, lr, device)
+        return train_ch3(net, train_iter, test_iter, loss, num_epochs, updater, device)
+
+    return train_ch6
 
 
 def predict_ch3(net: Any, test_iter: Iterable[tuple[Array, Array]], n: int = 6) -> np.ndarray:
@@ -280,6 +372,12 @@ def predict_ch3(net: Any, test_iter: Iterable[tuple[Array, Array]], n: int = 6) 
     pairs = zip(get_fashion_mnist_labels(y[:n]), get_fashion_mnist_labels(guessed[:n]), strict=True)
     titles = ["\n".join(pair) for pair in pairs]
     return show_images(grey_images(X)[:n], 1, n, titles=titles, scale=fitting(n))
+
+
+def _moved(batches: Iterable[tuple[Array, ...]], device: Any) -> Iterator[tuple[Array, ...]]:
+    """Yield batches on a device; None leaves them where they are."""
+    for batch in batches:
+        yield batch if device is None else backend_of(batch[0]).place(batch, device)
 
 
 def _total(values: Sequence[Array]) -> float:

@@ -18,6 +18,7 @@ from d2ldrop.data.modules import (
     on_host,
     samples,
 )
+from d2ldrop.data.synthetic import SyntheticRegressionData, linear_samples
 from d2ldrop.data.tables import TablePreparation, read_table
 
 __all__ = [
@@ -29,12 +30,14 @@ __all__ = [
     "FashionMNIST",
     "ImageData",
     "Split",
+    "SyntheticRegressionData",
     "TablePreparation",
     "as_floats",
     "as_labels",
     "batches_in",
     "data_classes",
     "foreign_images",
+    "linear_samples",
     "loader_data",
     "on_host",
     "read_idx",

@@ -5,12 +5,13 @@ from typing import Any
 from d2ldrop.data.digits import Digits
 from d2ldrop.data.fashion_mnist import FashionMNIST
 from d2ldrop.data.modules import ArrayData, DataModule
+from d2ldrop.data.synthetic import SyntheticRegressionData
 
 
 def data_classes(
     backend_name: str, module: str
-) -> tuple[type[DataModule], type[ArrayData], type[Digits], type[FashionMNIST]]:
-    """Return `DataModule`, `ArrayData`, `Digits` and `FashionMNIST` for a backend.
+) -> tuple[type[DataModule], type[ArrayData], type[Digits], type[FashionMNIST], type[SyntheticRegressionData]]:
+    """Return `DataModule`, `ArrayData`, `Digits`, `FashionMNIST` and `SyntheticRegressionData` for a backend.
 
     Parameters
     ----------
@@ -25,4 +26,4 @@ def data_classes(
         return type(kind.__name__, (base, kind), {"__module__": module, "__doc__": kind.__doc__})
 
     base.__doc__ = DataModule.__doc__
-    return base, bound(ArrayData), bound(Digits), bound(FashionMNIST)
+    return base, bound(ArrayData), bound(Digits), bound(FashionMNIST), bound(SyntheticRegressionData)

@@ -3,11 +3,13 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array
+from d2ldrop.data.parts import Pair, Samples, part
 from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, positive
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
@@ -60,7 +62,7 @@ class DataModule(HyperParameters):
     Parameters
     ----------
     root
-        The folder of the data set's files, if it has any.
+        The folder of the data set's files, for subclasses that read some.
     num_workers
         For compatibility with the book; without effect, as everything is in memory.
     """
@@ -70,7 +72,7 @@ class DataModule(HyperParameters):
 
     batch_size: int = 64
 
-    def __init__(self, root: str | os.PathLike[str] | None = None, num_workers: int = 0):
+    def __init__(self, root: str | os.PathLike[str] = "../data", num_workers: int = 0):
         self.save_hyperparameters()
 
     @property
@@ -212,6 +214,22 @@ class ArrayData(DataModule):
             Whether images are (N, H, W, C), as opposed to (N, C, H, W); without effect on other data.
         """
         return self._splits[train]
+
+    @cached_property
+    def train(self) -> Pair | Samples:
+        """The samples to train on, with `data` and `targets`.
+
+        In TensorFlow and JAX a pair of NumPy arrays, else of a certain length, with samples (input, label) at indices.
+        """
+        return self._part(train=True)
+
+    @cached_property
+    def val(self) -> Pair | Samples:
+        """The samples to validate on, in the form of `train`."""
+        return self._part(train=False)
+
+    def _part(self, train: bool) -> Pair | Samples:
+        return part(*self._splits[train], self.split(train, self.backend.channels_last).X, self.backend)
 
     def get_dataloader(self, train: bool) -> BatchLoader:
         """Return a loader that yields `(X, y)`, reshuffled at every pass if `train`."""

@@ -216,6 +216,11 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
 
     # The function edition
 
+    def device_of_net(self, net: Any) -> mx.Context | None:
+        """Return the device of a block's first parameter."""
+        params = net.collect_params().values() if isinstance(net, nn.Block) else ()
+        return next((param.list_ctx()[0] for param in params), None)
+
     def outputs(self, net: Any, X: np.ndarray) -> np.ndarray:
         """Return the outputs of a block or function for a batch, without dropout and gradients."""
         with autograd.pause(train_mode=False):

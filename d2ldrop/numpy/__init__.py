@@ -11,14 +11,20 @@ from d2ldrop.functional import (
     Timer,
     accuracy,
     evaluate_accuracy,
+    evaluate_accuracy_gpu,
     evaluate_loss,
     get_fashion_mnist_labels,
+    linreg,
+    load_array,
     load_fashion_mnist_for,
     predict_ch3,
+    squared_loss,
+    synthetic_data,
     train_ch3,
     train_epoch_ch3,
 )
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
+from d2ldrop.missing import missing_names
 from d2ldrop.numpy.arrays import (
     abs,
     arange,
@@ -97,7 +103,7 @@ from d2ldrop.numpy.masks import dropout_mask, masked
 from d2ldrop.numpy.optimizers import SGD, Adam, AdamW
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes
-from d2ldrop.plots.pictures import plot, plt, set_figsize, show_images, use_svg_display
+from d2ldrop.plots.pictures import plot, plt, set_axes, set_figsize, show_heatmaps, show_images, use_svg_display
 from d2ldrop.plots.uncertainty import show_foreign, show_rejection, show_reliability, show_uncertain
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.uncertainty import mc_predict, predict_proba
@@ -106,8 +112,9 @@ name, channels_last = backend.name, backend.channels_last
 try_gpu, try_all_gpus = backend.try_gpu, backend.try_all_gpus
 get_weights, set_weights = backend.get_weights, backend.set_weights
 learn, outputs, total_loss = backend.learn, backend.outputs, backend.total_loss
-DataModule, ArrayData, Digits, FashionMNIST = data_classes(name, __name__)
+DataModule, ArrayData, Digits, FashionMNIST, SyntheticRegressionData = data_classes(name, __name__)
 load_data_fashion_mnist = load_fashion_mnist_for(FashionMNIST)
+__getattr__ = missing_names(__name__, name)
 
 __all__ = [
     "SGD",
@@ -135,6 +142,7 @@ __all__ = [
     "Regressor",
     "Sequential",
     "SoftmaxRegression",
+    "SyntheticRegressionData",
     "Timer",
     "Trainer",
     "abs",
@@ -159,6 +167,7 @@ __all__ = [
     "dropout_layer",
     "dropout_mask",
     "evaluate_accuracy",
+    "evaluate_accuracy_gpu",
     "evaluate_loss",
     "exp",
     "expand_dims",
@@ -172,7 +181,9 @@ __all__ = [
     "int64",
     "is_array",
     "learn",
+    "linreg",
     "linspace",
+    "load_array",
     "load_data_fashion_mnist",
     "log",
     "masked",
@@ -199,11 +210,13 @@ __all__ = [
     "repeat",
     "reshape",
     "seed",
+    "set_axes",
     "set_figsize",
     "set_weights",
     "sgd",
     "show_confusion",
     "show_foreign",
+    "show_heatmaps",
     "show_images",
     "show_mistakes",
     "show_rejection",
@@ -213,7 +226,9 @@ __all__ = [
     "sinh",
     "size",
     "softmax",
+    "squared_loss",
     "stack",
+    "synthetic_data",
     "tanh",
     "tensor",
     "to",

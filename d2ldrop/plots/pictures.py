@@ -82,6 +82,69 @@ def fitting(num_cols: int) -> float:
     return min(1.5, PAGE / num_cols)
 
 
+def set_axes(
+    axes: Any,
+    xlabel: str | None,
+    ylabel: str | None,
+    xlim: tuple[float, float] | None,
+    ylim: tuple[float, float] | None,
+    xscale: str,
+    yscale: str,
+    legend: Sequence[str] | None,
+) -> None:
+    """Set labels, scales, limits and legend of matplotlib axes; a limit that is None is matplotlib's own choice."""
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
+    axes.set(**{key: lim for key, lim in (("xlim", xlim), ("ylim", ylim)) if lim})
+    axes.grid(alpha=0.3)
+    if legend:
+        axes.legend(legend)
+
+
+def show_heatmaps(
+    matrices: Array,
+    xlabel: str,
+    ylabel: str,
+    titles: Sequence[str] | None = None,
+    figsize: tuple[float, float] = (2.5, 2.5),
+    cmap: str = "Reds",
+) -> np.ndarray:
+    """Draw a grid of matrices as coloured cells on one scale, with a colour bar.
+
+    Parameters
+    ----------
+    matrices
+        An array of any framework, (rows of the grid, columns of the grid, H, W).
+    xlabel, ylabel
+        What columns and rows of a matrix are.
+    titles
+        A text above each column of the grid.
+    figsize
+        Width and height in inches.
+    cmap
+        The name of one of matplotlib's colour maps.
+
+    Returns
+    -------
+    numpy.ndarray
+        The matplotlib axes, (rows of the grid, columns of the grid).
+    """
+    host = to_host(matrices)
+    rows, columns = host.shape[:2]
+    figure, axes = plt.subplots(
+        rows, columns, figsize=figsize, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for row, line in zip(axes, host, strict=True):
+        for axis, matrix in zip(row, line, strict=True):
+            image = axis.imshow(matrix, cmap=cmap, vmin=host.min(), vmax=host.max())
+        row[0].set_ylabel(ylabel)
+    for axis, title in zip(axes[0], titles or [""] * columns, strict=False):
+        axis.set_title(title)
+    for axis in axes[-1]:
+        axis.set_xlabel(xlabel)
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    return np.asarray(axes)
+
+
 def plot(
     X: Any,
     Y: Any = None,
@@ -118,11 +181,7 @@ def plot(
     for i, y in enumerate(Ys):
         x = Xs[i if len(Xs) > 1 else 0] if Xs else np.arange(len(y))
         axes.plot(x, y, fmts[i % len(fmts)])
-    axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
-    axes.set(**{key: lim for key, lim in (("xlim", xlim), ("ylim", ylim)) if lim})
-    axes.grid(alpha=0.3)
-    if legend:
-        axes.legend(legend)
+    set_axes(axes, xlabel, ylabel, xlim, ylim, xscale, yscale, legend)
     return axes
 
 

@@ -7,17 +7,24 @@ from d2ldrop.functional import (
     Timer,
     accuracy,
     evaluate_accuracy,
+    evaluate_accuracy_gpu,
     evaluate_loss,
     get_fashion_mnist_labels,
+    linreg,
+    load_array,
     load_fashion_mnist_for,
     predict_ch3,
+    squared_loss,
+    synthetic_data,
     train_ch3,
+    train_ch6_for,
     train_epoch_ch3,
 )
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
+from d2ldrop.missing import missing_names
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes
-from d2ldrop.plots.pictures import plot, plt, set_figsize, show_images, use_svg_display
+from d2ldrop.plots.pictures import plot, plt, set_axes, set_figsize, show_heatmaps, show_images, use_svg_display
 from d2ldrop.plots.uncertainty import show_foreign, show_rejection, show_reliability, show_uncertain
 from d2ldrop.tf.arrays import (
     abs,
@@ -68,7 +75,7 @@ from d2ldrop.tf.arrays import (
     zeros_like,
 )
 from d2ldrop.tf.backend import backend
-from d2ldrop.tf.functional import sgd
+from d2ldrop.tf.functional import for_ch6, grad_clipping, sgd
 from d2ldrop.tf.layers import Dropout
 from d2ldrop.tf.lesson import (
     SGD,
@@ -88,8 +95,10 @@ name, channels_last = backend.name, backend.channels_last
 try_gpu, try_all_gpus = backend.try_gpu, backend.try_all_gpus
 get_weights, set_weights = backend.get_weights, backend.set_weights
 learn, outputs, total_loss = backend.learn, backend.outputs, backend.total_loss
-DataModule, ArrayData, Digits, FashionMNIST = data_classes(name, __name__)
+DataModule, ArrayData, Digits, FashionMNIST, SyntheticRegressionData = data_classes(name, __name__)
 load_data_fashion_mnist = load_fashion_mnist_for(FashionMNIST)
+train_ch6 = train_ch6_for(for_ch6)
+__getattr__ = missing_names(__name__, name)
 
 __all__ = [
     "SGD",
@@ -109,6 +118,7 @@ __all__ = [
     "ProgressBoard",
     "Regressor",
     "SoftmaxRegression",
+    "SyntheticRegressionData",
     "Timer",
     "Trainer",
     "abs",
@@ -128,6 +138,7 @@ __all__ = [
     "draw_network",
     "dropout_layer",
     "evaluate_accuracy",
+    "evaluate_accuracy_gpu",
     "evaluate_loss",
     "exp",
     "expand_dims",
@@ -137,11 +148,14 @@ __all__ = [
     "get_fashion_mnist_labels",
     "get_weights",
     "gpu",
+    "grad_clipping",
     "int32",
     "int64",
     "is_array",
     "learn",
+    "linreg",
     "linspace",
+    "load_array",
     "load_data_fashion_mnist",
     "log",
     "matmul",
@@ -165,11 +179,13 @@ __all__ = [
     "repeat",
     "reshape",
     "seed",
+    "set_axes",
     "set_figsize",
     "set_weights",
     "sgd",
     "show_confusion",
     "show_foreign",
+    "show_heatmaps",
     "show_images",
     "show_mistakes",
     "show_rejection",
@@ -179,12 +195,15 @@ __all__ = [
     "sin",
     "sinh",
     "size",
+    "squared_loss",
     "stack",
+    "synthetic_data",
     "tanh",
     "tensor",
     "to",
     "total_loss",
     "train_ch3",
+    "train_ch6",
     "train_epoch_ch3",
     "transpose",
     "try_all_gpus",

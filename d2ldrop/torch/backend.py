@@ -218,6 +218,10 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
 
     # The function edition
 
+    def device_of_net(self, net: Any) -> torch.device | None:
+        """Return the device of a module's first parameter."""
+        return next((param.device for param in net.parameters()), None) if isinstance(net, nn.Module) else None
+
     @torch.no_grad()
     def outputs(self, net: Any, X: Tensor) -> Tensor:
         """Return the outputs of a model or function for a batch, without dropout and gradients."""

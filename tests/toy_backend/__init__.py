@@ -73,7 +73,7 @@ class ToyBackend(NumpyBackend):
 backend = ToyBackend()
 name, get_weights, set_weights = backend.name, backend.get_weights, backend.set_weights
 learn, outputs = backend.learn, backend.outputs
-DataModule, ArrayData, Digits, FashionMNIST = data_classes(name, __name__)
+DataModule, ArrayData, Digits, FashionMNIST, SyntheticRegressionData = data_classes(name, __name__)
 load_data_fashion_mnist = load_fashion_mnist_for(FashionMNIST)
 
 register_backend("toy", package="numpy", module=__name__)
