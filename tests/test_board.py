@@ -52,6 +52,30 @@ def test_draw_averages_every_n_points():
     assert board.curves == {"a": ([1.5, 5.5], [3, 11])}
 
 
+def test_data_holds_the_points_of_each_curve_without_a_display(d2l, small):
+    model = d2l.DropoutMLP(**small)
+    trainer = d2ldrop.Trainer(2, seed=0, progress=False)
+    trainer.fit(model, d2l.Digits())
+    assert set(model.board.data) == {"train_loss", "train_acc", "val_loss", "val_acc"}
+    assert [point.x for point in model.board.data["val_loss"]] == [1, 2]
+    assert model.board.data["val_loss"][-1].y == trainer.history[-1]["val_loss"]
+    assert all(0 <= point.y <= 1 for point in model.board.data["train_acc"])
+
+
+def test_flush_adds_the_points_that_wait_for_others(notebook):
+    board = ProgressBoard()
+    for x in range(5):
+        board.draw(x, 2 * x, "a", every_n=3)
+    board.draw(9, 1, "b")
+    board.flush()
+    assert board.data == {"a": [(1, 2), (3.5, 7)], "b": [(9, 1)]}
+    assert board.axes.get_lines()[0].get_xdata() == [1, 3.5]
+    board.flush()
+    assert len(board.data["a"]) == 2
+    board.draw(7, 0, "a", every_n=2)  # a flush begins a new mean
+    assert len(board.data["a"]) == 2
+
+
 def test_board_imports_no_matplotlib_in_a_script():
     code = (
         "import sys; from d2ldrop.plots.board import ProgressBoard; board = ProgressBoard()\n"

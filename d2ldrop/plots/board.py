@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from d2ldrop.errors import UsageError
 from d2ldrop.files import replacing
@@ -25,6 +25,13 @@ def kernel() -> Any:
 def in_notebook() -> bool:
     """Return True in a notebook, as opposed to a script or a terminal."""
     return kernel() is not None
+
+
+class Point(NamedTuple):
+    """A point of a curve."""
+
+    x: float
+    y: float
 
 
 class ProgressBoard(HyperParameters):
@@ -81,22 +88,40 @@ class ProgressBoard(HyperParameters):
         self._handle: Any = None
         self._next_redraw, self._stale = 0.0, False
 
+    @property
+    def data(self) -> dict[str, list[Point]]:
+        """The points of each curve by its label: `board.data["val_loss"][-1].y` is the last validation loss.
+
+        They are there whether or not they are displayed.
+        """
+        return {label: [*map(Point, xs, ys)] for label, (xs, ys) in self.curves.items()}
+
     def draw(self, x: Any, y: Any, label: str, every_n: int = 1) -> None:
         """Add a point to the curve `label`; with `every_n`, the mean of that many points is added as one."""
         pending = self._pending.setdefault(label, [])
         pending.append((x, y))
         if len(pending) < every_n:
             return
-        xs, ys = self.curves.setdefault(label, ([], []))
-        xs.append(sum(float(x) for x, _ in pending) / len(pending))
-        ys.append(sum(float(y) for _, y in pending) / len(pending))
-        pending.clear()
-        self._stale = True
+        self._add_mean(label)
         shell = kernel() if self.display else None
         if shell is not None:
             shell.events.register("post_execute", self.finish)
             if time.perf_counter() >= self._next_redraw:
                 self.show()
+
+    def flush(self) -> None:
+        """Add the means of points that wait for others (see `every_n` of `draw`), and show everything."""
+        for label in [label for label, pending in self._pending.items() if pending]:
+            self._add_mean(label)
+        self.finish()
+
+    def _add_mean(self, label: str) -> None:
+        """Add the mean of the points that wait as one point of a curve."""
+        pending = self._pending.pop(label)
+        xs, ys = self.curves.setdefault(label, ([], []))
+        xs.append(sum(float(x) for x, _ in pending) / len(pending))
+        ys.append(sum(float(y) for _, y in pending) / len(pending))
+        self._stale = True
 
     def show(self) -> None:
         """Update the display in a notebook."""
