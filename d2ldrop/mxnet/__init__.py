@@ -63,6 +63,7 @@ from d2ldrop.mxnet.arrays import (
     sinh,
     size,
     stack,
+    swapaxes,
     tanh,
     tensor,
     to,
@@ -84,6 +85,7 @@ from d2ldrop.mxnet.lesson import (
     SoftmaxRegression,
     dropout_layer,
 )
+from d2ldrop.mxnet.linear import LinearRegression, LinearRegressionScratch, nn_Module
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes
 from d2ldrop.plots.pictures import plot, plt, set_axes, set_figsize, show_heatmaps, show_images, use_svg_display
@@ -114,6 +116,8 @@ __all__ = [
     "DropoutMLPScratch",
     "FashionMNIST",
     "HyperParameters",
+    "LinearRegression",
+    "LinearRegressionScratch",
     "Module",
     "ProgressBoard",
     "Regressor",
@@ -162,6 +166,7 @@ __all__ = [
     "mc_predict",
     "meshgrid",
     "name",
+    "nn_Module",
     "normal",
     "num_gpus",
     "numpy",
@@ -197,6 +202,7 @@ __all__ = [
     "size",
     "squared_loss",
     "stack",
+    "swapaxes",
     "synthetic_data",
     "tanh",
     "tensor",

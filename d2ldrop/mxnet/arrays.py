@@ -88,7 +88,22 @@ def entropy() -> int:
     return drawn
 
 
-rand, randn, normal = np.random.rand, np.random.randn, np.random.normal
+def rand(*shape: Any, **options: Any) -> np.ndarray:
+    """Draw uniform numbers in [0, 1), as NumPy's `rand`; the shape may be one tuple, too, as in TensorFlow."""
+    return np.random.rand(*_sizes(shape), **options)
+
+
+def randn(*shape: Any, **options: Any) -> np.ndarray:
+    """Draw standard normal numbers, as NumPy's `randn`; the shape may be one tuple, too."""
+    return np.random.randn(*_sizes(shape), **options)
+
+
+def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return a shape that was given as numbers, or as one tuple or list of them."""
+    return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+
+
+normal = np.random.normal
 
 # Arrays
 
@@ -97,7 +112,8 @@ arange, linspace, meshgrid, tensor = np.arange, np.linspace, np.meshgrid, np.arr
 zeros, ones, eye, zeros_like, ones_like = np.zeros, np.ones, np.eye, np.zeros_like, np.ones_like
 exp, log, abs, sin, cos, sinh, cosh, tanh = np.exp, np.log, np.abs, np.sin, np.cos, np.sinh, np.cosh, np.tanh
 matmul, batch_matmul, concat, stack, sigmoid = np.matmul, npx.batch_dot, np.concatenate, np.stack, npx.sigmoid
-reshape, transpose, expand_dims, repeat = np.reshape, np.transpose, np.expand_dims, np.repeat
+reshape, transpose, swapaxes = np.reshape, np.transpose, np.swapaxes
+expand_dims, repeat = np.expand_dims, np.repeat
 reduce_sum, reduce_mean, argmax = np.sum, np.mean, np.argmax
 numpy, to, astype = np.ndarray.asnumpy, np.ndarray.as_in_ctx, np.ndarray.astype
 

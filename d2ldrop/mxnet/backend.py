@@ -16,6 +16,7 @@ from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.mxnet import arrays, lesson, masks
 from d2ldrop.mxnet.layers import not_hybridized
 from d2ldrop.mxnet.lesson import Module
+from d2ldrop.mxnet.plain import dense_layers, named_parameters, set_scratch_params_device
 from d2ldrop.optimizers_by_hand import no_rate
 from d2ldrop.overlays import overlaid
 from d2ldrop.training.module import recorded
@@ -67,7 +68,8 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         npx.set_np()  # it holds for a thread, and this may be another one than at import
         if seed is not None:
             arrays.seed(seed)
-        params = list(model.collect_params().values())
+        set_scratch_params_device(model, device)
+        params = dict.fromkeys(named_parameters(model).values())  # one that layers share is there once
         new = not self.is_built(model)
         for param in params:
             if param._data is None and not param._deferred_init:  # `initialize` was not called
@@ -83,11 +85,11 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
 
     def is_built(self, model: Module) -> bool:
         """Return True if the model has its parameters."""
-        return all(param._data is not None for param in model.collect_params().values())
+        return all(param._data is not None for param in named_parameters(model).values())
 
     def parameters(self, model: nn.Block) -> dict[str, Parameter]:
-        """Return all parameters by name; other than for dense layers, the names are those of `save_parameters`."""
-        return {name: Parameter(param.data()) for name, param in _named(model).items()}
+        """Return all parameters by their names in files, see `named_parameters`."""
+        return {name: Parameter(param.data()) for name, param in named_parameters(model).items()}
 
     def assign(self, model: Module, weights: Mapping[str, onp.ndarray]) -> None:
         """Set parameters in place."""
@@ -120,9 +122,13 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         """Return the device of the first parameter."""
         return next((value.ctx for value, _ in self.parameters(model).values()), self.cpu())
 
+    def sublayers(self, net: nn.Block) -> Iterable[nn.Block]:
+        """Return the layers of a sequential network, or the one that the network is."""
+        return net if isinstance(net, (nn.Sequential, nn.HybridSequential)) else [net]
+
     def linear_layers(self, model: Module) -> list[nn.Block]:
         """Return the dense layers, in order of definition."""
-        return _dense(model)
+        return dense_layers(model)
 
     # Training
 
@@ -208,7 +214,8 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
 
     def clip_gradients(self, grad_clip_val: float, model: nn.Block) -> nn.Block:
         """Scale the gradients in place, so that their common norm is at most `grad_clip_val`."""
-        grads = [param.grad() for param in model.collect_params().values() if param.grad_req != "null"]
+        params = dict.fromkeys(named_parameters(model).values())
+        grads = [param.grad() for param in params if param.grad_req != "null"]
         factor = np.minimum(grad_clip_val / np.sqrt(sum((grad**2).sum() for grad in grads)), 1)
         for grad in grads:
             grad *= factor
@@ -277,23 +284,6 @@ def _evaluated(block: nn.Block) -> Callable[..., Any]:
     return evaluated
 
 
-def _dense(model: nn.Block) -> list[nn.Block]:
-    """Return the dense layers, in order of definition."""
-    dense: list[nn.Block] = []
-    model.apply(lambda layer: dense.append(layer) if isinstance(layer, nn.Dense) else None)
-    return dense
-
-
-def _named(model: nn.Block) -> dict[str, gluon.Parameter]:
-    """Return gluon's parameters by their names in files."""
-    renamed = {
-        param: f"lin{k}.{kind}"
-        for k, layer in enumerate(_dense(model), start=1)
-        for kind, param in layer._reg_params.items()
-    }
-    return {renamed.get(param, name): param for name, param in model._collect_params_with_prefix().items()}
-
-
 # What a gluon Trainer keeps: its own `save_states` would pickle it.
 
 
@@ -302,12 +292,12 @@ def _trained(state: State) -> Iterator[tuple[str, int, Any]]:
 
     Before the first step it is made anew, as it would be in that step.
     """
-    names = {param: name for name, param in _named(state.model).items()}
+    names = {id(param.data()): name for name, param in named_parameters(state.model).items()}
     optimizer, kept = state.optim.optimizer, state.optim._updaters[0].states
     for i, param in enumerate(state.optim._params):
         if param.grad_req != "null":
             new = None if i in kept else optimizer.create_state_multi_precision(i, param.data().as_nd_ndarray())
-            yield names.get(param, str(i)), i, kept.get(i, new)
+            yield names.get(id(param.data()), str(i)), i, kept.get(i, new)
 
 
 def _flat(name: str, slots: Any) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.mxnet.layers import GluonDropout, not_hybridized
 from d2ldrop.mxnet.masks import draw_mask, masked, real_floats
 from d2ldrop.mxnet.optimizers import optimizer_for
+from d2ldrop.mxnet.plain import get_scratch_params, parameters, set_scratch_params_device
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor, by_weights
 
@@ -58,12 +59,14 @@ class Module(BaseModule, nn.Block):
     """Base of models: a gluon `Block` that a trainer can train.
 
     Subclasses define `loss(y_hat, y)`, `configure_optimizers()`, and `forward(X)` or a network `self.net`. They may
-    call `initialize()` with an initialiser of their choice; otherwise the trainer does so with the default one.
+    call `initialize()` with an initialiser of their choice; otherwise the trainer does so with the default one. What
+    is trained are the parameters of gluon's layers, and arrays among the attributes that have `attach_grad()`.
     """
 
     backend_name = "mxnet"
     __reduce__ = by_weights
-    parameters = nn.Block.collect_params
+    parameters, get_scratch_params = parameters, get_scratch_params
+    set_scratch_params_device = set_scratch_params_device
 
     def __init__(self, **kwargs: Any):
         npx.set_np()  # it holds for a thread, and this may be another one than at import
@@ -120,11 +123,12 @@ class Regressor(Module, BaseRegressor):
 
 
 class SGD(HyperParameters):
-    """Stochastic gradient descent by hand: each parameter minus `lr` times its gradient."""
+    """Stochastic gradient descent by hand: each parameter, of gluon or a plain array, minus `lr` times its gradient."""
 
     def __init__(self, params: Any, lr: float):
         self.save_hyperparameters()
-        self.params = [param.data() for param in params.values()] if hasattr(params, "values") else list(params)
+        listed = params.values() if hasattr(params, "values") else params
+        self.params = [param if isinstance(param, np.ndarray) else param.data() for param in listed]
 
     def step(self, batch_size: int = 1) -> None:
         """Change the parameters in place; `batch_size`, by which gluon's Trainer divides, has no effect on a mean."""

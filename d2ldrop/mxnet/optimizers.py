@@ -6,6 +6,7 @@ from typing import Any
 import mxnet as mx
 from mxnet import gluon
 
+from d2ldrop.mxnet.plain import as_parameters
 from d2ldrop.training.optimizers import chosen
 
 EPSILON = 1e-8
@@ -72,4 +73,4 @@ def optimizer_for(model: Any) -> gluon.Trainer:
     else:
         optimizer = mx.optimizer.SGD(learning_rate=lr, wd=decay)
         optimizer.aggregate_num = 1  # on a CPU, four parameters at once take twice as long as one by one
-    return gluon.Trainer(model.collect_params(), optimizer)
+    return gluon.Trainer(as_parameters(model.parameters()), optimizer)
