@@ -1,11 +1,19 @@
-"""Let notebooks that import the book's own package, `from d2l import torch as d2l`, run with this library."""
+"""Let notebooks that import the book's own package, `from d2l import torch as d2l`, run with this library.
+
+Those of MXNet import `mxnet` first, whose last release asks NumPy for what NumPy 1.24 removed: it is lent to it.
+"""
 
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
+from unittest.mock import patch
+
+import numpy as np
 
 from d2ldrop.errors import UsageError
 from d2ldrop.registry import backend, registered
@@ -14,13 +22,45 @@ PACKAGE = "d2l"
 """The book's package."""
 
 
+@contextmanager
+def numpy_with_bool() -> Iterator[None]:
+    """Inside the block, NumPy has `numpy.bool`, Python's own, which MXNet reads while it is imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what has been deprecated since MXNet 1.9.1, its last release
+        with patch.object(np, "bool", bool, create=True):
+            yield
+
+
+class _MXNetLoader(importlib.abc.Loader):
+    """Loads `mxnet` as its own loader does, with `numpy.bool`."""
+
+    def __init__(self, loader: importlib.abc.Loader):
+        self.loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Leave it to Python, or whoever loads it."""
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the package's code."""
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self.loader  # what reads the source later needs no detour
+        with numpy_with_bool():
+            self.loader.exec_module(module)
+
+
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds `d2l`, an empty package, and `d2l.torch`, `d2l.tensorflow`, ...: the adapters of this library."""
+    """Finds `d2l`, an empty package, `d2l.torch`, `d2l.tensorflow`, ...: the adapters of this library, and MXNet."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return how to load a module, if it is the package or one of the adapters."""
+        if fullname == "mxnet":
+            found = importlib.machinery.PathFinder.find_spec(fullname)
+            if found is not None and found.loader is not None:
+                found.loader = _MXNetLoader(found.loader)
+            return found
         package, _, name = fullname.partition(".")
         if package != PACKAGE or name not in ("", "tensorflow", *registered()):
             return None
@@ -43,7 +83,8 @@ _finder = _Finder()
 def install() -> None:
     """Let `from d2l import torch as d2l`, and likewise for the other frameworks, import this library in this process.
 
-    The book's package, if it is installed, is left out of account. Call it again as often as you like.
+    The book's package, if it is installed, is left out of account. `import mxnet` works after it, too, where NumPy has
+    no `numpy.bool`. Call it again as often as you like.
 
     Raises
     ------

@@ -4,27 +4,24 @@
 """
 
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
-from unittest.mock import patch
 
 import numpy as onp  # noqa: ICN001 - see above
 
+from d2ldrop.compat import numpy_with_bool
 from d2ldrop.errors import not_real
 from d2ldrop.randomness import HostGenerator
 
 _first = "mxnet" not in sys.modules  # no one can have seeded it
 
 # The package's __init__ imports this module before any other that needs MXNet.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # about what has been deprecated since MXNet 1.9.1, its last release
-    with patch.object(onp, "bool", bool, create=True):  # read while MXNet is imported; NumPy 1.24 removed it
-        import mxnet as mx
-        from mxnet import np, npx
+with numpy_with_bool():
+    import mxnet as mx
+    from mxnet import np, npx
 
 # From here on, in this thread, arrays may have shape () or no elements, and gluon's layers take and return `np` arrays.
 # It changes how all MXNet code in the thread behaves, and the book's readers call it at the top of their notebooks.

@@ -13,7 +13,9 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import nn
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
+from d2ldrop.errors import UsageError
 from d2ldrop.mxnet import arrays, lesson, masks
+from d2ldrop.mxnet.functional import grad_clipping
 from d2ldrop.mxnet.layers import not_hybridized
 from d2ldrop.mxnet.lesson import Module
 from d2ldrop.mxnet.plain import dense_layers, named_parameters, set_scratch_params_device
@@ -133,7 +135,18 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
     # Training
 
     def init_state(self, model: Module, seed: int | None) -> State:
-        """Return the model with its optimiser; seed the generators that masks are drawn from."""
+        """Return the model with its optimiser; seed the generators that masks are drawn from.
+
+        Raises
+        ------
+        UsageError
+            If there are only arrays without gradients, which no optimiser could train.
+        """
+        if model.get_scratch_params() and not named_parameters(model):
+            raise UsageError(
+                "Expected parameters with gradients. Received arrays without: call attach_grad() on each array that is "
+                "to be trained"
+            )
         state = State(model, model.configure_optimizers())
         if seed is not None:
             arrays.seed(seed)
@@ -214,11 +227,7 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
 
     def clip_gradients(self, grad_clip_val: float, model: nn.Block) -> nn.Block:
         """Scale the gradients in place, so that their common norm is at most `grad_clip_val`."""
-        params = dict.fromkeys(named_parameters(model).values())
-        grads = [param.grad() for param in params if param.grad_req != "null"]
-        factor = np.minimum(grad_clip_val / np.sqrt(sum((grad**2).sum() for grad in grads)), 1)
-        for grad in grads:
-            grad *= factor
+        grad_clipping(model, grad_clip_val)
         return model
 
     # The function edition

@@ -8,6 +8,7 @@ from mxnet import gluon, init, np
 from mxnet.gluon import nn
 
 from d2ldrop.mxnet import arrays
+from d2ldrop.mxnet.plain import gradients
 
 
 def sgd(params: Iterable[np.ndarray], lr: float, batch_size: int) -> None:
@@ -18,8 +19,7 @@ def sgd(params: Iterable[np.ndarray], lr: float, batch_size: int) -> None:
 
 def grad_clipping(net: Any, theta: float) -> None:
     """Scale gradients in place to a common norm of at most `theta`: of a block, or of an object's `params`."""
-    params = [p.data() for p in net.collect_params().values()] if isinstance(net, nn.Block) else net.params
-    grads = [param.grad for param in params if param.grad is not None]
+    grads = gradients(net) if isinstance(net, nn.Block) else [p.grad for p in net.params if p.grad is not None]
     factor = np.minimum(theta / np.sqrt(sum((grad**2).sum() for grad in grads)), 1)
     for grad in grads:
         grad *= factor

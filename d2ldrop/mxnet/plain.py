@@ -119,6 +119,11 @@ def named_parameters(model: nn.Block) -> dict[str, gluon.Parameter]:
     return found
 
 
+def gradients(model: nn.Block) -> list[np.ndarray]:
+    """Return the gradients of all parameters that are trained, each once."""
+    return [p.grad() for p in dict.fromkeys(named_parameters(model).values()) if p.grad_req != "null"]
+
+
 def dense_layers(model: nn.Block) -> list[nn.Block]:
     """Return the dense layers, in order of definition."""
     dense: list[nn.Block] = []
