@@ -1,0 +1,540 @@
+"""The chapters that lead to dropout in MXNet, each section as a reader writes it."""
+
+import functools
+import random
+import time
+import warnings
+
+from d2ldrop.mxnet.arrays import mx  # imported there, where what it asks NumPy for is put back
+
+autograd, gluon, init, np, npx = mx.autograd, mx.gluon, mx.init, mx.np, mx.npx
+nn = gluon.nn
+
+
+def near(a, b, within):
+    """Check that two arrays of as many elements are near each other."""
+    assert float(np.abs(a.reshape(-1) - b.reshape(-1)).max()) < within
+
+
+def better_than_chance(trainer, accuracy=0.4):
+    """Check the last accuracy on samples of ten classes that were not trained on."""
+    assert trainer.history[-1]["val_acc"] > accuracy, trainer.history
+
+
+def oo_design(d2l):
+    class Timed:
+        def __init__(self):
+            self.started = time.time()
+
+    timed = Timed()
+
+    @d2l.add_to_class(Timed)
+    def since(self, now):
+        return now - self.started
+
+    assert timed.since(timed.started + 2) == 2
+
+    class Recipe(d2l.HyperParameters):
+        def __init__(self, flour, water, secret):
+            self.save_hyperparameters(ignore=["secret"])
+
+    recipe = Recipe(flour=500, water=300, secret="salt")
+    assert (recipe.flour, recipe.water, hasattr(recipe, "secret")) == (500, 300, False)
+
+    board = d2l.ProgressBoard("x")
+    for x in np.arange(0, 10, 0.1):
+        board.draw(x, np.sin(x), "sin", every_n=2)
+        board.draw(x, np.cos(x), "cos", every_n=10)
+    assert (len(board.data["sin"]), len(board.data["cos"])) == (50, 10)
+
+    class OwnModule(d2l.nn_Module, d2l.HyperParameters):
+        def __init__(self, plot_train_per_epoch=2, plot_valid_per_epoch=1):
+            super().__init__()
+            self.save_hyperparameters()
+            self.board = d2l.ProgressBoard()
+
+        def forward(self, X):
+            return self.net(X)
+
+    own = OwnModule()
+    own.net = nn.Dense(1)
+    own.initialize()
+    assert own(np.ones((3, 2))).shape == (3, 1)
+    assert own.plot_train_per_epoch == 2
+    assert issubclass(d2l.Module, d2l.nn_Module)
+    assert d2l.DataModule().root == "../data"
+    assert d2l.Trainer(max_epochs=3, num_gpus=0, gradient_clip_val=1).gradient_clip_val == 1
+
+
+def synthetic_data(d2l):
+    true_w = d2l.tensor([2, -3.4])
+
+    class Synthetic(d2l.DataModule):
+        def __init__(self, w, b, noise=0.01, num_train=100, num_val=50, batch_size=16):
+            super().__init__()
+            self.save_hyperparameters()
+            n = num_train + num_val
+            self.X = d2l.randn(n, len(w))
+            self.y = d2l.matmul(self.X, d2l.reshape(w, (-1, 1))) + b + d2l.randn(n, 1) * noise
+
+    data = Synthetic(w=true_w, b=4.2)
+    near(data.y, data.X[:, 0] * 2 - data.X[:, 1] * 3.4 + 4.2, within=0.1)
+
+    @d2l.add_to_class(Synthetic)
+    def get_dataloader(self, train):
+        first, last = (0, self.num_train) if train else (self.num_train, self.num_train + self.num_val)
+        rows = list(range(first, last))
+        if train:
+            random.shuffle(rows)
+        for i in range(0, len(rows), self.batch_size):
+            chosen = d2l.tensor(rows[i : i + self.batch_size])
+            yield self.X[chosen], self.y[chosen]
+
+    X, y = next(iter(data.train_dataloader()))
+    assert (X.shape, y.shape) == ((16, 2), (16, 1))
+    model = d2l.LinearRegression(lr=0.3)
+    for _epoch in range(10):  # a generator ends after one epoch, and so does the trainer
+        d2l.Trainer(max_epochs=1).fit(model, data)
+    near(model.get_w_b()[0], true_w, within=0.1)
+
+    def with_loader(self, train):
+        rows = slice(0, self.num_train) if train else slice(self.num_train, None)
+        return self.get_tensorloader((self.X, self.y), train, rows)
+
+    Synthetic.get_dataloader = with_loader
+    X, y = next(iter(data.train_dataloader()))
+    assert (X.shape, y.shape, len(data.train_dataloader())) == ((16, 2), (16, 1), 7)
+
+    class GluonLoader(Synthetic):
+        def get_tensorloader(self, tensors, train, indices=slice(0, None)):
+            samples = gluon.data.ArrayDataset(*(a[indices] for a in tensors))
+            return gluon.data.DataLoader(samples, self.batch_size, shuffle=train)
+
+    for kind in (Synthetic, GluonLoader):
+        model, data = d2l.LinearRegression(lr=0.3), kind(w=true_w, b=4.2)
+        d2l.Trainer(max_epochs=10).fit(model, data)
+        near(model.get_w_b()[0], true_w, within=0.1)
+    data = d2l.SyntheticRegressionData(w=true_w, b=4.2)
+    assert (len(data.train_dataloader()), data.X.shape, data.y[0].shape) == (32, (2000, 2), (1,))
+
+
+def linear_scratch(d2l):
+    class Scratch(d2l.Module):
+        def __init__(self, num_inputs, lr, sigma=0.01):
+            super().__init__()
+            self.save_hyperparameters()
+            self.w = d2l.normal(0, sigma, (num_inputs, 1))
+            self.b = d2l.zeros(1)
+            self.w.attach_grad()
+            self.b.attach_grad()
+
+    @d2l.add_to_class(Scratch)
+    def forward(self, X):
+        return d2l.matmul(X, self.w) + self.b
+
+    @d2l.add_to_class(Scratch)
+    def loss(self, y_hat, y):
+        return d2l.reduce_mean((y_hat - y) ** 2 / 2)
+
+    class Descent(d2l.HyperParameters):
+        def __init__(self, params, lr):
+            self.save_hyperparameters()
+
+        def step(self, _):
+            for param in self.params:
+                param -= self.lr * param.grad
+
+    @d2l.add_to_class(Scratch)
+    def configure_optimizers(self):
+        return self.optimizer_class([self.w, self.b], self.lr)
+
+    class Loop(d2l.Trainer):
+        def prepare_batch(self, batch):
+            return batch
+
+        def fit_epoch(self):
+            for batch in self.train_dataloader:
+                with autograd.record():
+                    loss = self.model.training_step(self.prepare_batch(batch))
+                loss.backward()
+                if self.gradient_clip_val > 0:
+                    self.clip_gradients(self.gradient_clip_val, self.model)
+                self.optim.step(1)
+                self.train_batch_idx += 1
+            if self.val_dataloader is None:
+                return
+            for batch in self.val_dataloader:
+                self.model.validation_step(self.prepare_batch(batch))
+                self.val_batch_idx += 1
+
+    data = d2l.SyntheticRegressionData(w=d2l.tensor([2, -3.4]), b=4.2, num_val=200)
+    trainer = d2l.Trainer(max_epochs=3)
+    for Scratch.optimizer_class, own in ((d2l.SGD, trainer), (Descent, Loop(max_epochs=3, gradient_clip_val=10))):
+        model = Scratch(2, lr=0.1)
+        own.fit(model, data)
+        near(data.w - d2l.reshape(model.w, data.w.shape), d2l.zeros(2), within=0.05)
+        assert abs(float(data.b - model.b)) < 0.05
+        assert [*d2l.get_weights(model)] == ["w", "b"]
+    assert len(model.board.data["val_loss"]) == 3
+
+    model = d2l.LinearRegressionScratch(2, lr=0.1)
+    trainer.fit(model, data)
+    near(model.w, data.w, within=0.05)
+
+
+def linear_concise(d2l):
+    class Concise(d2l.Module):
+        def __init__(self, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Dense(1)
+            self.net.initialize(init.Normal(sigma=0.01))
+
+        def forward(self, X):
+            return self.net(X)
+
+        def loss(self, y_hat, y):
+            return gluon.loss.L2Loss()(y_hat, y).mean()
+
+        def configure_optimizers(self):
+            return gluon.Trainer(self.collect_params(), "sgd", {"learning_rate": self.lr})
+
+        def get_w_b(self):
+            return self.net.weight.data(), self.net.bias.data()
+
+    data = d2l.SyntheticRegressionData(w=d2l.tensor([2, -3.4]), b=4.2, num_val=200)
+    for kind in (Concise, d2l.LinearRegression):
+        model, trainer = kind(lr=0.1), d2l.Trainer(max_epochs=3)
+        trainer.fit(model, data)
+        w, b = model.get_w_b()
+        near(data.w - d2l.reshape(w, data.w.shape), d2l.zeros(2), within=0.05)
+        near(data.b - b, d2l.zeros(1), within=0.05)
+
+
+def weight_decay(d2l):
+    class Data(d2l.DataModule):
+        def __init__(self, num_train, num_val, num_inputs, batch_size):
+            self.save_hyperparameters()
+            n = num_train + num_val
+            self.X = d2l.randn(n, num_inputs)
+            w, b = d2l.ones((num_inputs, 1)) * 0.01, 0.05
+            self.y = d2l.matmul(self.X, w) + b + d2l.randn(n, 1) * 0.01
+
+        def get_dataloader(self, train):
+            rows = slice(0, self.num_train) if train else slice(self.num_train, None)
+            return self.get_tensorloader([self.X, self.y], train, rows)
+
+    def l2_penalty(w):
+        return (w**2).sum() / 2
+
+    class DecayScratch(d2l.LinearRegressionScratch):
+        def __init__(self, num_inputs, lambd, lr, sigma=0.01):
+            super().__init__(num_inputs, lr, sigma)
+            self.save_hyperparameters()
+
+        def loss(self, y_hat, y):
+            return super().loss(y_hat, y) + self.lambd * l2_penalty(self.w)
+
+    class Decay(d2l.LinearRegression):
+        def __init__(self, wd, lr):
+            super().__init__(lr)
+            self.save_hyperparameters()
+            self.wd = wd
+
+        def configure_optimizers(self):
+            self.collect_params(".*bias").setattr("wd_mult", 0)
+            return gluon.Trainer(self.collect_params(), "sgd", {"learning_rate": self.lr, "wd": self.wd})
+
+    data = Data(num_train=20, num_val=100, num_inputs=200, batch_size=5)
+    trainer = d2l.Trainer(max_epochs=10)
+
+    def norms(make, weights):
+        models = {strength: make(strength) for strength in (0, 3)}
+        for model in models.values():
+            model.board.yscale = "log"
+            trainer.fit(model, data)
+        return {strength: float(l2_penalty(weights(model))) for strength, model in models.items()}
+
+    scratch = norms(lambda lambd: DecayScratch(num_inputs=200, lambd=lambd, lr=0.01), lambda model: model.w)
+    assert scratch[3] < scratch[0] / 2
+    concise = norms(lambda wd: Decay(wd=wd, lr=0.01), lambda model: model.get_w_b()[0])
+    assert concise[3] < concise[0] / 2
+    assert (trainer.model.net.bias.wd_mult, trainer.model.net.weight.wd_mult) == (0, 1)
+
+
+def image_data(d2l):
+    data = d2l.FashionMNIST(resize=(32, 32))
+    assert (len(data.train), len(data.val)) == (2000, 500)
+    assert data.train[0][0].shape == (1, 32, 32)
+    X, y = next(iter(data.train_dataloader()))
+    assert (X.shape, X.dtype, y.shape) == ((64, 1, 32, 32), d2l.float32, (64,))
+    assert data.text_labels(d2l.tensor([0, 9])) == ["t-shirt", "ankle boot"]
+    seen = 0
+    for _X, y in data.train_dataloader():
+        seen += len(y)
+    assert seen == 2000
+    data.visualize(next(iter(data.val_dataloader())), ncols=4)
+
+    transform = gluon.data.vision.transforms.Compose(
+        [gluon.data.vision.transforms.Resize((14, 14)), gluon.data.vision.transforms.ToTensor()]
+    )
+
+    class Small(d2l.DataModule):
+        def __init__(self, batch_size=64):
+            super().__init__()
+            self.save_hyperparameters()
+            pictures = data.train.data.reshape(-1, 32, 32, 1)
+            self.train = gluon.data.ArrayDataset(pictures, data.train.targets).transform_first(transform)
+            self.val = self.train
+
+        def get_dataloader(self, train):
+            return gluon.data.DataLoader(self.train if train else self.val, self.batch_size, shuffle=train)
+
+    X, y = next(iter(Small().val_dataloader()))
+    assert (X.shape, y.shape) == ((64, 1, 14, 14), (64,))
+    assert 0.2 < float(X.max()) <= 1
+
+
+def base_classifier(d2l):
+    class Own(d2l.Module):
+        def __init__(self, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Dense(10)
+            self.net.initialize()
+
+        def validation_step(self, batch):
+            Y_hat = self(*batch[:-1])
+            self.plot("loss", self.loss(Y_hat, batch[-1]), train=False)
+            self.plot("acc", self.accuracy(Y_hat, batch[-1]), train=False)
+
+        def loss(self, Y_hat, Y):
+            return gluon.loss.SoftmaxCrossEntropyLoss()(Y_hat, Y).mean()
+
+    @d2l.add_to_class(Own)
+    def configure_optimizers(self):
+        params = self.parameters()
+        if isinstance(params, list):
+            return d2l.SGD(params, self.lr)
+        return gluon.Trainer(params, "sgd", {"learning_rate": self.lr})
+
+    @d2l.add_to_class(Own)
+    def accuracy(self, Y_hat, Y, averaged=True):
+        Y_hat = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1]))
+        guesses = d2l.astype(d2l.argmax(Y_hat, axis=1), Y.dtype)
+        compare = d2l.astype(guesses == d2l.reshape(Y, -1), d2l.float32)
+        return d2l.reduce_mean(compare) if averaged else compare
+
+    scores, labels = d2l.tensor([[0.1, 0.9], [0.8, 0.2]]), d2l.tensor([1, 1], dtype=d2l.int32)
+    assert float(Own(lr=0.1).accuracy(scores, labels)) == 0.5
+    assert Own(lr=0.1).accuracy(scores, labels, averaged=False).tolist() == [1, 0]
+    assert float(d2l.Classifier().accuracy(scores, labels)) == 0.5
+
+    trainer = d2l.Trainer(max_epochs=2)
+    trainer.fit(Own(lr=0.1), d2l.FashionMNIST(batch_size=256))
+    better_than_chance(trainer)
+
+    class Arrays(d2l.Module):
+        def __init__(self):
+            super().__init__()
+            self.W, self.inner = np.ones((2, 3)), d2l.Module()
+            self.inner.W = np.zeros(4)
+
+    assert [array.shape for array in Arrays().get_scratch_params()] == [(2, 3), (4,)]
+
+
+def softmax_scratch(d2l):
+    def softmax(X):
+        exponentials = d2l.exp(X)
+        return exponentials / d2l.reduce_sum(exponentials, 1, keepdims=True)
+
+    X = d2l.rand(2, 5)
+    near(d2l.reduce_sum(softmax(X), 1), d2l.ones(2), within=1e-5)
+    assert d2l.rand((2, 5)).shape == X.shape
+
+    class SoftmaxScratch(d2l.Classifier):
+        def __init__(self, num_inputs, num_outputs, lr, sigma=0.01):
+            super().__init__()
+            self.save_hyperparameters()
+            self.W = np.random.normal(0, sigma, (num_inputs, num_outputs))
+            self.b = np.zeros(num_outputs)
+            self.W.attach_grad()
+            self.b.attach_grad()
+
+        def collect_params(self):
+            return [self.W, self.b]
+
+        def forward(self, X):
+            X = d2l.reshape(X, (-1, self.W.shape[0]))
+            return softmax(d2l.matmul(X, self.W) + self.b)
+
+        def loss(self, y_hat, y):
+            return -d2l.reduce_mean(d2l.log(y_hat[list(range(len(y_hat))), y]))
+
+    data = d2l.FashionMNIST(batch_size=256)
+    model, trainer = SoftmaxScratch(num_inputs=784, num_outputs=10, lr=0.1), d2l.Trainer(max_epochs=2)
+    trainer.fit(model, data)
+    better_than_chance(trainer)
+
+    X, y = next(iter(data.val_dataloader()))
+    preds = d2l.argmax(model(X), axis=1)
+    wrong = d2l.astype(preds, y.dtype) != y
+    X, y, preds = X[wrong], y[wrong], preds[wrong]
+    assert 0 < len(y) == int(wrong.sum()) < 256
+    labels = [f"{a}\n{b}" for a, b in zip(data.text_labels(y), data.text_labels(preds), strict=True)]
+    data.visualize([X, y], labels=[labels])
+
+
+def softmax_concise(d2l):
+    class Softmax(d2l.Classifier):
+        def __init__(self, num_outputs, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Dense(num_outputs)
+            self.net.initialize()
+
+        def forward(self, X):
+            return self.net(X)
+
+    @d2l.add_to_class(Softmax)
+    def loss(self, Y_hat, Y, averaged=True):
+        Y_hat, Y = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1])), d2l.reshape(Y, (-1,))
+        losses = gluon.loss.SoftmaxCrossEntropyLoss()(Y_hat, Y)
+        return losses.mean() if averaged else losses
+
+    data = d2l.FashionMNIST(batch_size=256)
+    for kind in (Softmax, d2l.SoftmaxRegression):
+        trainer = d2l.Trainer(max_epochs=2)
+        trainer.fit(kind(num_outputs=10, lr=0.1), data)
+        better_than_chance(trainer)
+    assert trainer.model.loss(np.zeros((4, 10)), np.zeros(4), averaged=False).shape == (4,)
+
+
+def mlp_scratch(d2l):
+    class MLPScratch(d2l.Classifier):
+        def __init__(self, num_inputs, num_outputs, num_hiddens, lr, sigma=0.01):
+            super().__init__()
+            self.save_hyperparameters()
+            self.W1 = np.random.randn(num_inputs, num_hiddens) * sigma
+            self.b1 = np.zeros(num_hiddens)
+            self.W2 = np.random.randn(num_hiddens, num_outputs) * sigma
+            self.b2 = np.zeros(num_outputs)
+            for param in self.get_scratch_params():
+                param.attach_grad()
+
+    def relu(X):
+        return np.maximum(X, 0)
+
+    @d2l.add_to_class(MLPScratch)
+    def forward(self, X):
+        X = d2l.reshape(X, (-1, self.num_inputs))
+        H = relu(d2l.matmul(X, self.W1) + self.b1)
+        return d2l.matmul(H, self.W2) + self.b2
+
+    model, trainer = MLPScratch(num_inputs=784, num_outputs=10, num_hiddens=64, lr=0.3), d2l.Trainer(max_epochs=5)
+    start = model.W1.copy()
+    trainer.fit(model, d2l.FashionMNIST(batch_size=128))
+    better_than_chance(trainer)
+    assert float(np.abs(model.W1 - start).max()) > 0
+
+
+def mlp_concise(d2l):
+    class MLP(d2l.Classifier):
+        def __init__(self, num_outputs, num_hiddens, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Sequential()
+            self.net.add(nn.Dense(num_hiddens, activation="relu"), nn.Dense(num_outputs))
+            self.net.initialize()
+
+    model, trainer = MLP(num_outputs=10, num_hiddens=64, lr=0.2), d2l.Trainer(max_epochs=3)
+    model.layer_summary((2, 784))
+    assert model.net[0].weight.shape == (64, 784)
+    trainer.fit(model, d2l.FashionMNIST(batch_size=128))
+    better_than_chance(trainer)
+
+
+def stability(d2l):
+    x = np.arange(-8.0, 8.0, 0.1)
+    x.attach_grad()
+    with autograd.record():
+        y = npx.sigmoid(x)
+    y.backward()
+    near(x.grad, y * (1 - y), within=1e-6)
+    d2l.plot(x, [y, x.grad], legend=["sigmoid", "gradient"], figsize=(4.5, 2.5))
+
+    M = np.random.normal(size=(4, 4))
+    largest = float(np.abs(M).max())
+    for _ in range(50):
+        M = np.dot(M, np.random.normal(size=(4, 4)))
+    assert float(np.abs(M).max()) > 1e3 * largest
+
+
+def k_fold(d2l):
+    class Houses(d2l.DataModule):
+        def __init__(self, batch_size, X=None, y=None, held_out=None):
+            super().__init__()
+            self.save_hyperparameters()
+            if X is None:
+                X = d2l.randn(60, 4)
+                y = d2l.exp(d2l.matmul(X, d2l.tensor([[0.3], [-0.2], [0.1], [0.0]])) + 1)
+            self.samples, self.held_out = (X, y), held_out
+
+        def get_dataloader(self, train):
+            X, y = self.samples if train else self.held_out
+            return self.get_tensorloader((X, d2l.log(y)), train)
+
+    def folds_of(data, k):
+        X, y = data.samples
+        width = len(X) // k
+        for i in range(k):
+            rows = [*range(i * width), *range((i + 1) * width, len(X))]
+            inside = slice(i * width, (i + 1) * width)
+            yield Houses(data.batch_size, X[rows], y[rows], (X[inside], y[inside]))
+
+    trainer, losses, models = d2l.Trainer(max_epochs=10), [], []
+    data = Houses(batch_size=8)
+    for i, fold in enumerate(folds_of(data, k=3)):
+        model = d2l.LinearRegression(lr=0.1)
+        model.board.yscale = "log"
+        if i:
+            model.board.display = False
+        trainer.fit(model, fold)
+        losses.append(float(model.board.data["val_loss"][-1].y))
+        models.append(model)
+    assert len(losses) == 3
+    assert max(losses) < 0.05
+    mean = sum(d2l.exp(model(data.samples[0])) for model in models) / len(models)
+    near(mean, data.samples[1], within=1)
+
+
+def quiet(section):
+    """Return a section that does not show what MXNet, when it indexes arrays, says of its own old names."""
+
+    @functools.wraps(section)
+    def run(d2l):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "ndarray.as_in_context has been renamed", DeprecationWarning)
+            section(d2l)
+
+    return run
+
+
+SECTIONS = {
+    section.__name__: quiet(section)
+    for section in (
+        oo_design,
+        synthetic_data,
+        linear_scratch,
+        linear_concise,
+        weight_decay,
+        image_data,
+        base_classifier,
+        softmax_scratch,
+        softmax_concise,
+        mlp_scratch,
+        mlp_concise,
+        stability,
+        k_fold,
+    )
+}
