@@ -232,6 +232,7 @@ def test_arrays_move_to_a_device():
             self.inner, self.net, self.constant = Scratch(), nn.Sequential(), d2l.ones(2)
             self.net.add(Scratch())
             self.again = self.inner.W
+            self.inner.parents = [self]
 
     model, device = Nested(), mx.cpu(1)
     values = [array.asnumpy() for array in model.get_scratch_params()]

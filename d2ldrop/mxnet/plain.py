@@ -11,11 +11,13 @@ from mxnet import gluon, np
 from mxnet.gluon import nn
 
 
-def arrays_in(holder: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def arrays_in(holder: Any, prefix: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any, Any]]:
     """Yield a name for each array, such as `W1` or `child.W`, the dictionary or list that it is in, and its key there.
 
-    `holder` is a block, a dictionary or a list. An array with two names is there twice.
+    `holder` is a block, a dictionary or a list, and `seen` has the ids of those around it, which are not entered again.
+    An array with two names is there twice.
     """
+    seen |= {id(holder)}
     values = vars(holder) if isinstance(holder, nn.Block) else holder
     pairs = list(enumerate(values) if isinstance(values, list) else values.items())
     if isinstance(holder, nn.Block):
@@ -24,8 +26,8 @@ def arrays_in(holder: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
         gluons = isinstance(holder, nn.Block) and (key.startswith("_") or key == "hparams")
         if isinstance(value, np.ndarray):
             yield f"{prefix}{key}", values, key
-        elif isinstance(value, (nn.Block, dict, list)) and not gluons:
-            yield from arrays_in(value, f"{prefix}{key}.")
+        elif isinstance(value, (nn.Block, dict, list)) and not gluons and id(value) not in seen:
+            yield from arrays_in(value, f"{prefix}{key}.", seen)
 
 
 def gluon_parameters(block: nn.Block, prefix: str = "") -> Iterator[tuple[str, gluon.Parameter]]:
