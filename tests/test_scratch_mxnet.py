@@ -34,14 +34,14 @@ class Listed(Scratch):
 
     def __init__(self, lr=0.1):
         super().__init__(lr)
-        self.layers = [self.W, {"b": self.b}]
+        self.layers = [self.W, ({"b": self.b},)]
         del self.W, self.b
 
     def collect_params(self):
-        return [self.layers[0], self.layers[1]["b"]]
+        return [self.layers[0], self.layers[1][0]["b"]]
 
     def forward(self, X):
-        return d2l.matmul(X.reshape(-1, 64), self.layers[0]) + self.layers[1]["b"]
+        return d2l.matmul(X.reshape(-1, 64), self.layers[0]) + self.layers[1][0]["b"]
 
 
 class Mixed(Scratch):
@@ -75,7 +75,7 @@ def test_arrays_take_the_steps_that_a_layer_takes(options):
     np.testing.assert_allclose(arrays.W.asnumpy(), layer.net[0].weight.data().asnumpy().T, atol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "names"), [(Listed, ["layers.0", "layers.1.b"]), (Scratch, ["W", "b"])])
+@pytest.mark.parametrize(("kind", "names"), [(Listed, ["layers.0", "layers.1.0.b"]), (Scratch, ["W", "b"])])
 def test_arrays_are_trained_saved_and_copied(kind, names, tmp_path):
     model = kind()
     start = d2l.get_weights(model)
@@ -248,6 +248,9 @@ def test_arrays_move_to_a_device():
     assert (model.inner.b.grad == 1).all()
     assert model.inner.b.grad.ctx == device
     assert model.constant.grad is None
+    model.tied = (d2l.ones(2),)
+    with pytest.raises(d2ldrop.errors.UsageError, match="tuple"):
+        model.set_scratch_params_device(device)
 
 
 def test_parameters_in_a_list_are_built_and_saved():

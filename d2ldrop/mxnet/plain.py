@@ -1,6 +1,6 @@
 """Parameters of models: gluon's own, and plain arrays with `attach_grad()`, which the book's first chapters have.
 
-Arrays are found among the attributes of a model and of its layers, also in lists and dictionaries there.
+Arrays are found among the attributes of a model and of its layers, also in lists, tuples and dictionaries there.
 """
 
 from collections.abc import Iterator
@@ -10,23 +10,25 @@ import mxnet as mx
 from mxnet import gluon, np
 from mxnet.gluon import nn
 
+from d2ldrop.errors import UsageError
+
 
 def arrays_in(holder: Any, prefix: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any, Any]]:
-    """Yield a name for each array, such as `W1` or `child.W`, the dictionary or list that it is in, and its key there.
+    """Yield a name for each array, such as `W1` or `child.W`, what it is in, and its key there.
 
-    `holder` is a block, a dictionary or a list, and `seen` has the ids of those around it, which are not entered again.
-    An array with two names is there twice.
+    `holder` is a block, a dictionary, a list or a tuple, and `seen` has the ids of those around it, which are not
+    entered again. An array with two names is there twice.
     """
     seen |= {id(holder)}
     values = vars(holder) if isinstance(holder, nn.Block) else holder
-    pairs = list(enumerate(values) if isinstance(values, list) else values.items())
+    pairs = list(values.items() if isinstance(values, dict) else enumerate(values))
     if isinstance(holder, nn.Block):
         pairs += [(name, child) for name, child in holder._children.items() if name not in values]  # in a sequence
     for key, value in pairs:
         gluons = isinstance(holder, nn.Block) and (key.startswith("_") or key == "hparams")
         if isinstance(value, np.ndarray):
             yield f"{prefix}{key}", values, key
-        elif isinstance(value, (nn.Block, dict, list)) and not gluons and id(value) not in seen:
+        elif isinstance(value, (nn.Block, dict, list, tuple)) and not gluons and id(value) not in seen:
             yield from arrays_in(value, f"{prefix}{key}.", seen)
 
 
@@ -50,11 +52,19 @@ def get_scratch_params(self: Any) -> list[np.ndarray]:
 
 
 def set_scratch_params_device(self: Any, device: mx.Context) -> None:
-    """Move the arrays of a model to a device; those that had gradients get new ones there."""
+    """Move the arrays of a model to a device; those that had gradients get new ones there.
+
+    Raises
+    ------
+    UsageError
+        If one is in a tuple, where it cannot be replaced.
+    """
     moved: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # with the old array, or its id might become another's
     for _, values, key in arrays_in(self):
         array = values[key]
         if array.ctx != device:
+            if isinstance(values, tuple):
+                raise UsageError("Expected arrays as attributes or in lists, to be moved. Received a tuple of them")
             if id(array) not in moved:
                 moved[id(array)] = array, array.as_in_ctx(device)
                 if array.grad is not None:
