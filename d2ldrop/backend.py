@@ -262,8 +262,8 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
             raise never_called(model) from error
 
     def sublayers(self, net: Any) -> Iterable[Any]:
-        """Return the layers of a sequential network, in order."""
-        layers: Iterable[Any] = net
+        """Return the layers of a sequential network, in order, or what is one layer itself."""
+        layers: Iterable[Any] = net if isinstance(net, Iterable) else [net]
         return layers
 
     @abstractmethod

@@ -88,6 +88,7 @@ from d2ldrop.torch.lesson import (
     SoftmaxRegression,
     dropout_layer,
 )
+from d2ldrop.torch.linear import LinearRegression, LinearRegressionScratch, nn_Module
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.uncertainty import mc_predict, predict_proba
 
@@ -115,6 +116,8 @@ __all__ = [
     "FashionMNIST",
     "FlattenLayer",
     "HyperParameters",
+    "LinearRegression",
+    "LinearRegressionScratch",
     "Module",
     "ProgressBoard",
     "Regressor",
@@ -163,6 +166,7 @@ __all__ = [
     "mc_predict",
     "meshgrid",
     "name",
+    "nn_Module",
     "normal",
     "num_gpus",
     "numpy",

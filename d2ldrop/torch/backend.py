@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from torch.nn.parameter import UninitializedParameter
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.registry import claim
-from d2ldrop.torch import arrays, lesson, masks
+from d2ldrop.torch import arrays, lesson, masks, optimizers
 from d2ldrop.torch.graphs import Replay, can_be_replayed, dependencies
 from d2ldrop.torch.lesson import Module
+from d2ldrop.torch.plain import WithPlainTensors
 from d2ldrop.training.module import recorded
 
 
@@ -24,6 +25,7 @@ class State:
 
     model: Module
     optim: Any
+    schedulers: list[Any] = field(default_factory=list)
     replay: Replay | None = None
 
 
@@ -83,6 +85,8 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         for name, value in model.state_dict().items():
             layer, _, kind = name.rpartition(".")
             found[f"{renamed.get(layer, layer)}.{kind}".lstrip(".")] = Parameter(value)
+        if isinstance(model, WithPlainTensors):
+            found |= {name: Parameter(tensor) for name, tensor in model.plain_tensors().items()}
         return found
 
     def assign(self, model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
@@ -128,36 +132,28 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         """Make the optimiser, and seed the dropout masks."""
         if seed is not None:
             torch.manual_seed(seed)
-        return State(model, model.configure_optimizers())
+        return State(model, *optimizers.configured(model))
 
     def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
-        """Return copies of the tensors that an optimiser of PyTorch keeps, and of the numbers in its groups."""
-        if not isinstance(state.optim, torch.optim.Optimizer):
-            return super().optimizer_state(state)
-        saved = state.optim.state_dict()
-        found = {
-            f"{k}.{name}": np.array(arrays.numpy(value) if isinstance(value, Tensor) else value)
-            for k, slots in saved["state"].items()
-            for name, value in slots.items()
-            if value is not None
-        }
-        return found | {key: np.array(group[own]) for key, group, own in _numbers(saved)}
+        """Return copies of the tensors that an optimiser of PyTorch keeps, of its numbers, and of its schedules'."""
+        by_torch = isinstance(state.optim, torch.optim.Optimizer)
+        found = optimizers.state_of(state.optim) if by_torch else super().optimizer_state(state)
+        for k, scheduler in enumerate(state.schedulers):
+            numbers = optimizers.state_of_schedule(scheduler)
+            found |= {f"scheduler{k}.{name}": value for name, value in numbers.items()}
+        return found
 
     def set_optimizer_state(self, state: State, arrays: Mapping[str, np.ndarray]) -> State:
         """Set what `optimizer_state` returned."""
-        if not isinstance(state.optim, torch.optim.Optimizer):
-            updated: State = super().set_optimizer_state(state, arrays)
-            return updated
-        saved = state.optim.state_dict()
-        for key, group, own in _numbers(saved):
-            group[own] = type(group[own])(arrays[key])
-        saved["state"] = {}
-        for key, value in arrays.items():
-            k, _, name = key.partition(".")
-            if k.isdecimal():
-                saved["state"].setdefault(int(k), {})[name] = torch.tensor(value)
-        state.optim.load_state_dict(saved)
-        return state
+        for k, scheduler in enumerate(state.schedulers):
+            start = f"scheduler{k}."
+            own = {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+            optimizers.set_schedule(scheduler, own)
+        if isinstance(state.optim, torch.optim.Optimizer):
+            optimizers.set_state(state.optim, arrays)
+            return state
+        by_hand: State = super().set_optimizer_state(state, arrays)
+        return by_hand
 
     def set_lr(self, state: State, lr: float) -> State:
         """Set the learning rate of all groups of parameters."""
@@ -174,13 +170,28 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     def train_step(self, state: State, batch: tuple[Tensor, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser."""
         state.model.train()
-        loss, metrics = recorded(state.model.training_step, _inputs(batch))
-        state.optim.zero_grad()
-        loss.backward()
-        if clip > 0:
-            self.clip_gradients(clip, state.model)
-        state.optim.step()
-        return state, {key: value.detach() for key, value in metrics.items()}
+        first: Metrics = {}
+
+        def closure() -> Tensor:
+            loss, metrics = recorded(state.model.training_step, _inputs(batch))
+            first.update({key: value.detach() for key, value in metrics.items() if key not in first})
+            state.optim.zero_grad()
+            loss.backward()
+            if clip > 0:
+                self.clip_gradients(clip, state.model)
+            return loss
+
+        if isinstance(state.optim, torch.optim.LBFGS):  # it looks at the loss several times
+            state.optim.step(closure)
+        else:
+            closure()
+            state.optim.step()
+        return state, first
+
+    def finish_epoch(self, model: Module, state: State) -> None:
+        """Take the step of the schedules."""
+        for scheduler in state.schedulers:
+            optimizers.advance(scheduler, model.trainer.epoch_log.means())
 
     def train_epoch(
         self, state: State, data: tuple[Tensor, ...], order: np.ndarray, batch_size: int, clip: float
@@ -191,7 +202,7 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         def step(chosen: Tensor) -> Metrics:
             return self.train_step(state, tuple(samples.index_select(0, chosen) for samples in data), clip)[1]
 
-        if can_be_replayed(state.model, device):
+        if isinstance(state.optim, torch.optim.Optimizer) and can_be_replayed(state.model, device):
             made_for = (*dependencies(state.model, state.optim, data), batch_size, clip)
             if state.replay is None or state.replay.made_for != made_for:
                 state.replay = Replay(made_for, step, torch.zeros(batch_size, dtype=torch.int64, device=device))
@@ -248,14 +259,6 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
     def num_correct(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Return how many of the predictions are right, on the device."""
         return ((y_hat.argmax(dim=1) if y_hat.ndim > 1 else y_hat) == y).sum()
-
-
-def _numbers(saved: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Yield a name for each number of an optimiser's groups of parameters, such as the learning rate."""
-    for k, group in enumerate(saved["param_groups"]):
-        for own, value in group.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                yield f"group{k}.{own}", group, own
 
 
 def _floats(X: Tensor) -> Tensor:

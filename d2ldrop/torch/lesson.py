@@ -10,6 +10,7 @@ from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.randomness import no_axes, odds
 from d2ldrop.torch.masks import by_rows, draw_mask, drop_on_gpu, has_own_kernel, masked, real_floats
 from d2ldrop.torch.optimizers import optimizer_for
+from d2ldrop.torch.plain import WithPlainTensors
 from d2ldrop.training.module import BaseClassifier, BaseMLP, BaseModule, BaseRegressor
 
 # Dropout
@@ -59,8 +60,8 @@ def dropout_layer(X: Tensor, dropout: float, *, axes: Iterable[int] = ()) -> Ten
 # Models
 
 
-class Module(BaseModule, nn.Module):
-    """Base of models: an `nn.Module` that a trainer can train.
+class Module(BaseModule, WithPlainTensors):
+    """Base of models: an `nn.Module` that a trainer can train; its parameters may be plain tensors, too.
 
     Subclasses define `loss(y_hat, y)`, `configure_optimizers()`, and `forward(X)` or a network `self.net`.
     """

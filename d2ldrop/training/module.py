@@ -134,7 +134,15 @@ class BaseModule(HyperParameters):
         raise UsageError(f"Expected {type(self).__name__} to define configure_optimizers(). It does not.")
 
     def layer_summary(self, X_shape: tuple[int, ...]) -> None:
-        """Print the shape of each layer's output for random inputs of a shape."""
+        """Print the shape of each layer's output for random inputs of a shape.
+
+        Raises
+        ------
+        UsageError
+            If the model has no network `self.net`, whose layers are known.
+        """
+        if not hasattr(self, "net"):
+            raise UsageError(f"Expected {type(self).__name__} to have its layers in self.net. It has no such attribute.")
         X = self.backend.array(np.random.default_rng(0).standard_normal(X_shape, np.float32))
         for layer in self.backend.sublayers(self.net):
             X = layer(X)
