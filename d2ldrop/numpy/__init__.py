@@ -99,6 +99,7 @@ from d2ldrop.numpy.lesson import (
     SoftmaxRegression,
     dropout_layer,
 )
+from d2ldrop.numpy.linear import LinearRegression, LinearRegressionScratch, nn_Module
 from d2ldrop.numpy.masks import dropout_mask, masked
 from d2ldrop.numpy.optimizers import SGD, Adam, AdamW
 from d2ldrop.plots.board import ProgressBoard
@@ -136,6 +137,8 @@ __all__ = [
     "HyperParameters",
     "Layer",
     "Linear",
+    "LinearRegression",
+    "LinearRegressionScratch",
     "Module",
     "ProgressBoard",
     "ReLU",
@@ -191,6 +194,7 @@ __all__ = [
     "mc_predict",
     "meshgrid",
     "name",
+    "nn_Module",
     "normal",
     "num_gpus",
     "numpy",

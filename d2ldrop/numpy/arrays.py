@@ -40,19 +40,24 @@ def entropy() -> int:
     return int(generator.rng.integers(2**63))
 
 
-def rand(*shape: int) -> np.ndarray:
-    """Draw float32 uniformly from [0, 1)."""
-    return generator.rng.random(shape, dtype=np.float32)
+def rand(*size: Any) -> np.ndarray:
+    """Draw float32 uniformly from [0, 1); the size is numbers, or a tuple of them."""
+    return generator.rng.random(_shape(size), dtype=np.float32)
 
 
-def randn(*shape: int) -> np.ndarray:
-    """Draw float32 from the standard normal distribution."""
-    return generator.rng.standard_normal(shape, dtype=np.float32)
+def randn(*size: Any) -> np.ndarray:
+    """Draw float32 from the standard normal distribution; the size is numbers, or a tuple of them."""
+    return generator.rng.standard_normal(_shape(size), dtype=np.float32)
 
 
-def normal(mean: float, std: float, shape: tuple[int, ...]) -> np.ndarray:
+def normal(mean: float, std: float, size: tuple[int, ...]) -> np.ndarray:
     """Draw float32 from a normal distribution."""
-    return generator.rng.normal(mean, std, shape).astype(np.float32)
+    return generator.rng.normal(mean, std, size).astype(np.float32)
+
+
+def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the shape that a function was given in one argument, or in one for each axis."""
+    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
 
 
 # Arrays
@@ -62,13 +67,18 @@ arange, linspace, meshgrid, tensor = np.arange, np.linspace, np.meshgrid, np.arr
 zeros, ones, eye, zeros_like, ones_like = np.zeros, np.ones, np.eye, np.zeros_like, np.ones_like
 exp, log, abs, sin, cos, sinh, cosh, tanh = np.exp, np.log, np.abs, np.sin, np.cos, np.sinh, np.cosh, np.tanh
 matmul, batch_matmul, concat, stack = np.matmul, np.matmul, np.concatenate, np.stack
-reshape, transpose, expand_dims, repeat = np.reshape, np.transpose, np.expand_dims, np.repeat
+transpose, expand_dims, repeat = np.transpose, np.expand_dims, np.repeat
 reduce_sum, reduce_mean, argmax, size = np.sum, np.mean, np.argmax, np.size
 
 
 def is_array(X: Any) -> bool:
     """Return True if `X` is an array or a scalar of NumPy."""
     return isinstance(X, (np.ndarray, np.generic))
+
+
+def reshape(X: np.ndarray, *shape: Any) -> np.ndarray:
+    """Return the elements in another shape, given as numbers, or as a tuple of them."""
+    return np.reshape(X, _shape(shape))
 
 
 def array(X: Any, device: str | None = None) -> np.ndarray:

@@ -50,13 +50,18 @@ exp, log, abs, sin, cos, sinh, cosh, tanh = (
     torch.exp, torch.log, torch.abs, torch.sin, torch.cos, torch.sinh, torch.cosh, torch.tanh,
 )  # fmt: skip
 matmul, batch_matmul, concat, stack, sigmoid = torch.matmul, torch.bmm, torch.cat, torch.stack, torch.sigmoid
-reshape, transpose, expand_dims, repeat = torch.reshape, torch.t, torch.unsqueeze, torch.repeat_interleave
+transpose, expand_dims, repeat = torch.t, torch.unsqueeze, torch.repeat_interleave
 reduce_sum, reduce_mean, argmax = torch.sum, torch.mean, torch.argmax
 
 
 def is_array(X: Any) -> bool:
     """Return True if `X` is a tensor of PyTorch."""
     return isinstance(X, Tensor)
+
+
+def reshape(X: Tensor, *shape: Any) -> Tensor:
+    """Return the elements in another shape, given as numbers, or as a tuple of them."""
+    return X.reshape(*shape)
 
 
 def array(X: Any, device: torch.device | None = None) -> Tensor:

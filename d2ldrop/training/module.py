@@ -142,7 +142,9 @@ class BaseModule(HyperParameters):
             If the model has no network `self.net`, whose layers are known.
         """
         if not hasattr(self, "net"):
-            raise UsageError(f"Expected {type(self).__name__} to have its layers in self.net. It has no such attribute.")
+            raise UsageError(
+                f"Expected {type(self).__name__} to have its layers in self.net. It has no such attribute."
+            )
         X = self.backend.array(np.random.default_rng(0).standard_normal(X_shape, np.float32))
         for layer in self.backend.sublayers(self.net):
             X = layer(X)

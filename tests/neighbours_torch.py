@@ -1,0 +1,499 @@
+"""The chapters that lead to dropout in PyTorch, each section as a reader writes it."""
+
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+
+def recovered(d2l, data, w, b, within=0.1):
+    """Check that weights and a bias are near those that the samples were drawn from."""
+    assert float((d2l.reshape(data.w, w.shape) - w).abs().max()) < within
+    assert abs(float(data.b - b)) < within
+
+
+def better_than_chance(trainer, accuracy=0.4):
+    """Check the last accuracy on samples of ten classes that were not trained on."""
+    assert trainer.history[-1]["val_acc"] > accuracy, trainer.history
+
+
+def oo_design(d2l):
+    class Notes:
+        def __init__(self):
+            self.b = 1
+
+    notes = Notes()
+
+    @d2l.add_to_class(Notes)
+    def double(self):
+        return 2 * self.b
+
+    assert notes.double() == 2
+
+    class Settings(d2l.HyperParameters):
+        def __init__(self, a, b, c):
+            self.save_hyperparameters(ignore=["c"])
+
+    settings = Settings(a=1, b=2, c=3)
+    assert (settings.a, settings.b, hasattr(settings, "c")) == (1, 2, False)
+    board = d2l.ProgressBoard("x")
+    for x in d2l.arange(0, 10, 0.1):
+        board.draw(x, d2l.sin(x), "sin", every_n=2)
+        board.draw(x, d2l.cos(x), "cos", every_n=10)
+    assert {label: len(xs) for label, (xs, ys) in board.curves.items()} == {"sin": 50, "cos": 10}
+    assert issubclass(d2l.Module, d2l.nn_Module)
+    assert issubclass(d2l.nn_Module, nn.Module)
+    assert d2l.DataModule().root == "../data"
+    assert d2l.Trainer(max_epochs=3).max_epochs == 3
+
+
+def synthetic_data(d2l):
+    w = torch.tensor([2, -3.4])
+    data = d2l.SyntheticRegressionData(w=w, b=4.2)
+    assert tuple(data.X[0].shape) == (2,)
+    assert tuple(data.y[0].shape) == (1,)
+    noise = data.y - d2l.matmul(data.X, d2l.reshape(w, (-1, 1))) - 4.2
+    assert 0.008 < float(noise.std()) < 0.012
+    X, y = next(iter(data.train_dataloader()))
+    assert (tuple(X.shape), tuple(y.shape), len(data.train_dataloader())) == ((32, 2), (32, 1), 32)
+
+    class Own(d2l.DataModule):
+        def __init__(self, w, b, noise=0.01, num_train=100, num_val=50, batch_size=10):
+            super().__init__()
+            self.save_hyperparameters()
+            n = num_train + num_val
+            self.X = d2l.randn(n, len(w))
+            self.y = d2l.matmul(self.X, d2l.reshape(w, (-1, 1))) + b + d2l.randn(n, 1) * noise
+
+        def get_dataloader(self, train):
+            rows = slice(0, self.num_train) if train else slice(self.num_train, None)
+            return self.get_tensorloader((self.X, self.y), train, rows)
+
+    own = Own(w=w, b=4.2)
+    assert (len(own.train_dataloader()), len(own.val_dataloader())) == (10, 5)
+    model = d2l.LinearRegression(lr=0.1)
+    d2l.Trainer(max_epochs=10).fit(model, own)
+    recovered(d2l, own, *model.get_w_b())
+
+
+def linear_scratch(d2l):
+    n, a, b = 1000, d2l.ones(1000), d2l.ones(1000)
+    start = time.time()
+    total = a + b
+    assert float(d2l.reduce_sum(total)) == 2 * n
+    assert time.time() >= start
+
+    class Scratch(d2l.Module):
+        def __init__(self, num_inputs, lr, sigma=0.01):
+            super().__init__()
+            self.save_hyperparameters()
+            self.w = torch.normal(0, sigma, (num_inputs, 1), requires_grad=True)
+            self.b = torch.zeros(1, requires_grad=True)
+
+    @d2l.add_to_class(Scratch)
+    def forward(self, X):
+        return d2l.matmul(X, self.w) + self.b
+
+    @d2l.add_to_class(Scratch)
+    def loss(self, y_hat, y):
+        half_squares = (y_hat - y) ** 2 / 2
+        return d2l.reduce_mean(half_squares)
+
+    class Descent(d2l.HyperParameters):
+        def __init__(self, params, lr):
+            self.save_hyperparameters()
+
+        def step(self):
+            for param in self.params:
+                param -= self.lr * param.grad
+
+        def zero_grad(self):
+            for param in self.params:
+                if param.grad is not None:
+                    param.grad.zero_()
+
+    @d2l.add_to_class(Scratch)
+    def configure_optimizers(self):
+        return self.optimizer_class([self.w, self.b], self.lr)
+
+    class Loop(d2l.Trainer):
+        def fit_epoch(self):
+            self.model.train()
+            for batch in self.train_dataloader:
+                loss = self.model.training_step(self.prepare_batch(batch))
+                self.optim.zero_grad()
+                with torch.no_grad():
+                    loss.backward()
+                    if self.gradient_clip_val > 0:
+                        self.clip_gradients(self.gradient_clip_val, self.model)
+                    self.optim.step()
+                self.train_batch_idx += 1
+            self.model.eval()
+            for batch in self.val_dataloader:
+                with torch.no_grad():
+                    self.model.validation_step(self.prepare_batch(batch))
+                self.val_batch_idx += 1
+
+    data = d2l.SyntheticRegressionData(w=torch.tensor([2, -3.4]), b=4.2)
+    ours = d2l.Trainer(max_epochs=3)
+    for optimizer_class, trainer in ((d2l.SGD, ours), (Descent, Loop(max_epochs=3, gradient_clip_val=10))):
+        Scratch.optimizer_class = optimizer_class
+        model = Scratch(2, lr=0.03)
+        trainer.fit(model, data)
+        with torch.no_grad():
+            recovered(d2l, data, model.w, model.b, within=0.3)
+        assert type(model.w) is torch.Tensor
+        assert trainer.history[-1]["val_loss"] < trainer.history[0]["train_loss"]
+    model = d2l.LinearRegressionScratch(2, lr=0.03)
+    ours.fit(model, data)
+    with torch.no_grad():
+        recovered(d2l, data, model.w, model.b, within=0.3)
+
+
+def linear_concise(d2l):
+    class Concise(d2l.Module):
+        def __init__(self, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.LazyLinear(1)
+            self.net.weight.data.normal_(0, 0.01)
+            self.net.bias.data.fill_(0)
+
+        def forward(self, X):
+            return self.net(X)
+
+        def loss(self, y_hat, y):
+            return nn.MSELoss()(y_hat, y)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), self.lr)
+
+    data = d2l.SyntheticRegressionData(w=torch.tensor([2, -3.4]), b=4.2)
+    trainer = d2l.Trainer(max_epochs=3)
+    model = Concise(lr=0.03)
+    trainer.fit(model, data)
+    recovered(d2l, data, model.net.weight.data, model.net.bias.data)
+    model = d2l.LinearRegression(lr=0.06)
+    trainer.fit(model, data)
+    recovered(d2l, data, *model.get_w_b())
+    model.layer_summary((4, 2))
+
+
+def weight_decay(d2l):
+    class Data(d2l.DataModule):
+        def __init__(self, num_train, num_val, num_inputs, batch_size):
+            self.save_hyperparameters()
+            n = num_train + num_val
+            self.X = d2l.randn(n, num_inputs)
+            w, b = d2l.ones((num_inputs, 1)) * 0.01, 0.05
+            self.y = d2l.matmul(self.X, w) + b + d2l.randn(n, 1) * 0.01
+
+        def get_dataloader(self, train):
+            i = slice(0, self.num_train) if train else slice(self.num_train, None)
+            return self.get_tensorloader([self.X, self.y], train, i)
+
+    def l2_penalty(w):
+        return d2l.reduce_sum(w**2) / 2
+
+    class WeightDecayScratch(d2l.LinearRegressionScratch):
+        def __init__(self, num_inputs, lambd, lr, sigma=0.01):
+            super().__init__(num_inputs, lr, sigma)
+            self.save_hyperparameters()
+
+        def loss(self, y_hat, y):
+            return super().loss(y_hat, y) + self.lambd * l2_penalty(self.w)
+
+    data = Data(num_train=20, num_val=100, num_inputs=200, batch_size=5)
+    trainer = d2l.Trainer(max_epochs=5)
+    norms = []
+    for lambd in (0, 3):
+        d2l.seed(1)
+        model = WeightDecayScratch(num_inputs=200, lambd=lambd, lr=0.01)
+        model.board.yscale = "log"
+        trainer.fit(model, data)
+        norms.append(float(l2_penalty(model.w).detach()))
+    assert norms[1] < norms[0] / 2
+
+    class WeightDecay(d2l.LinearRegression):
+        def __init__(self, wd, lr):
+            super().__init__(lr)
+            self.save_hyperparameters()
+            self.wd = wd
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(
+                [{"params": self.net.weight, "weight_decay": self.wd}, {"params": self.net.bias}], lr=self.lr
+            )
+
+    norms = []
+    for wd in (0, 3):
+        model = WeightDecay(wd=wd, lr=0.01)
+        model.board.yscale = "log"
+        trainer.fit(model, data)
+        norms.append(float(l2_penalty(model.get_w_b()[0])))
+    assert norms[1] < norms[0] / 2
+
+
+def image_data(d2l):
+    d2l.use_svg_display()
+    data = d2l.FashionMNIST(resize=(32, 32))
+    assert tuple(data.train[0][0].shape) == (1, 32, 32)
+    assert len(data.train) > len(data.val)
+    X, y = next(iter(data.train_dataloader()))
+    assert (tuple(X.shape), X.dtype) == ((64, 1, 32, 32), torch.float32)
+    assert (tuple(y.shape), y.dtype) == ((64,), torch.int64)
+    timer = time.time()
+    assert sum(len(y) for _, y in data.train_dataloader()) == len(data.train)
+    assert time.time() >= timer
+    assert data.text_labels([0, 9]) == ["t-shirt", "ankle boot"]
+    data.visualize(next(iter(data.val_dataloader())))
+
+    class Smaller(d2l.FashionMNIST):
+        def get_dataloader(self, train):
+            half = len(self.val) // 2
+            return self.get_tensorloader((self.val.data[:half, None] / 255, self.val.targets[:half]), train)
+
+    model = d2l.SoftmaxRegression(num_outputs=10, lr=0.1)
+    trainer = d2l.Trainer(max_epochs=2)
+    trainer.fit(model, Smaller(batch_size=32))
+    better_than_chance(trainer)
+
+
+def base_classifier(d2l):
+    class Classifier(d2l.Module):
+        def validation_step(self, batch):
+            Y_hat = self(*batch[:-1])
+            self.plot("loss", self.loss(Y_hat, batch[-1]), train=False)
+            self.plot("acc", self.accuracy(Y_hat, batch[-1]), train=False)
+
+    @d2l.add_to_class(d2l.Module)
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    @d2l.add_to_class(Classifier)
+    def accuracy(self, Y_hat, Y, averaged=True):
+        Y_hat = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1]))
+        preds = d2l.astype(d2l.argmax(Y_hat, axis=1), Y.dtype)
+        compare = d2l.astype(preds == d2l.reshape(Y, -1), d2l.float32)
+        return d2l.reduce_mean(compare) if averaged else compare
+
+    class Softmax(Classifier):
+        def __init__(self, num_outputs, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_outputs))
+
+        def loss(self, Y_hat, Y):
+            return F.cross_entropy(Y_hat, Y)
+
+    model, trainer = Softmax(10, lr=0.1), d2l.Trainer(max_epochs=2)
+    try:
+        trainer.fit(model, d2l.FashionMNIST(batch_size=64))
+    finally:
+        d2l.Module.configure_optimizers = d2l.Module.__mro__[1].configure_optimizers
+    better_than_chance(trainer)
+    scores, y = torch.tensor([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]), torch.tensor([0, 2])
+    assert float(d2l.Classifier().accuracy(scores, y)) == 0.5 == float(model.accuracy(scores, y))
+
+
+def softmax_scratch(d2l):
+    X = d2l.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert tuple(d2l.reduce_sum(X, 0, keepdims=True).shape) == (1, 3)
+    assert tuple(d2l.reduce_sum(X, 1, keepdims=True).shape) == (2, 1)
+
+    def softmax(X):
+        X_exp = d2l.exp(X)
+        return X_exp / d2l.reduce_sum(X_exp, 1, keepdims=True)
+
+    X_prob = softmax(d2l.rand((2, 5)))
+    assert torch.allclose(d2l.reduce_sum(X_prob, 1), d2l.ones(2))
+
+    class Scratch(d2l.Classifier):
+        def __init__(self, num_inputs, num_outputs, lr, sigma=0.01):
+            super().__init__()
+            self.save_hyperparameters()
+            self.W = torch.normal(0, sigma, size=(num_inputs, num_outputs), requires_grad=True)
+            self.b = torch.zeros(num_outputs, requires_grad=True)
+
+        def parameters(self):
+            return [self.W, self.b]
+
+    @d2l.add_to_class(Scratch)
+    def forward(self, X):
+        X = d2l.reshape(X, (-1, self.W.shape[0]))
+        return softmax(d2l.matmul(X, self.W) + self.b)
+
+    def cross_entropy(y_hat, y):
+        return -d2l.reduce_mean(d2l.log(y_hat[list(range(len(y_hat))), y]))
+
+    y, y_hat = d2l.tensor([0, 2]), d2l.tensor([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]])
+    assert abs(float(cross_entropy(y_hat, y)) - 1.4979) < 1e-3
+
+    @d2l.add_to_class(Scratch)
+    def loss(self, y_hat, y):
+        return cross_entropy(y_hat, y)
+
+    data = d2l.FashionMNIST(batch_size=256)
+    model, trainer = Scratch(num_inputs=784, num_outputs=10, lr=0.1), d2l.Trainer(max_epochs=3)
+    before = model.W.detach().clone()
+    trainer.fit(model, data)
+    better_than_chance(trainer)
+    assert not torch.equal(model.W, before)
+    X, y = next(iter(data.val_dataloader()))
+    preds = d2l.argmax(model(X), axis=1)
+    assert tuple(preds.shape) == (256,)
+    wrong = d2l.astype(preds, y.dtype) != y
+    X, y, preds = X[wrong], y[wrong], preds[wrong]
+    labels = [a + "\n" + b for a, b in zip(data.text_labels(y), data.text_labels(preds), strict=True)]
+    data.visualize([X, y], labels=labels)
+
+
+def softmax_concise(d2l):
+    class Concise(d2l.Classifier):
+        def __init__(self, num_outputs, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_outputs))
+
+        def forward(self, X):
+            return self.net(X)
+
+    @d2l.add_to_class(Concise)
+    def loss(self, Y_hat, Y, averaged=True):
+        Y_hat = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1]))
+        return F.cross_entropy(Y_hat, d2l.reshape(Y, (-1,)), reduction="mean" if averaged else "none")
+
+    data = d2l.FashionMNIST(batch_size=256)
+    model, trainer = Concise(num_outputs=10, lr=0.1), d2l.Trainer(max_epochs=3)
+    trainer.fit(model, data)
+    better_than_chance(trainer)
+
+
+def mlp_scratch(d2l):
+    class Scratch(d2l.Classifier):
+        def __init__(self, num_inputs, num_outputs, num_hiddens, lr, sigma=0.01):
+            super().__init__()
+            self.save_hyperparameters()
+            self.W1 = nn.Parameter(torch.randn(num_inputs, num_hiddens) * sigma)
+            self.b1 = nn.Parameter(torch.zeros(num_hiddens))
+            self.W2 = nn.Parameter(torch.randn(num_hiddens, num_outputs) * sigma)
+            self.b2 = nn.Parameter(torch.zeros(num_outputs))
+
+    def relu(X):
+        return torch.max(X, torch.zeros_like(X))
+
+    @d2l.add_to_class(Scratch)
+    def forward(self, X):
+        X = d2l.reshape(X, (-1, self.num_inputs))
+        H = relu(d2l.matmul(X, self.W1) + self.b1)
+        return d2l.matmul(H, self.W2) + self.b2
+
+    model = Scratch(num_inputs=784, num_outputs=10, num_hiddens=64, lr=0.5, sigma=0.05)
+    data, trainer = d2l.FashionMNIST(batch_size=256), d2l.Trainer(max_epochs=4)
+    trainer.fit(model, data)
+    better_than_chance(trainer)
+
+
+def mlp_concise(d2l):
+    x = torch.arange(-8.0, 8.0, 0.1, requires_grad=True)
+    for curve in (torch.relu, torch.sigmoid, torch.tanh):
+        y = curve(x)
+        d2l.plot(x.detach(), y.detach(), "x", curve.__name__, figsize=(5, 2.5))
+        x.grad = None
+        y.backward(torch.ones_like(x), retain_graph=True)
+        d2l.plot(x.detach(), x.grad, "x", f"grad of {curve.__name__}", figsize=(5, 2.5))
+
+    class MLP(d2l.Classifier):
+        def __init__(self, num_outputs, num_hiddens, lr):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_hiddens), nn.ReLU(), nn.LazyLinear(num_outputs))
+
+    model = MLP(num_outputs=10, num_hiddens=64, lr=0.5)
+    data, trainer = d2l.FashionMNIST(batch_size=256), d2l.Trainer(max_epochs=4)
+    trainer.fit(model, data)
+    better_than_chance(trainer)
+    model.layer_summary((2, 1, 28, 28))
+
+
+def stability(d2l):
+    x = torch.arange(-8.0, 8.0, 0.1, requires_grad=True)
+    y = torch.sigmoid(x)
+    y.backward(torch.ones_like(x))
+    d2l.plot(
+        x.detach().numpy(), [y.detach().numpy(), x.grad.numpy()], legend=["sigmoid", "gradient"], figsize=(4.5, 2.5)
+    )
+    assert float(x.grad[0]) < 1e-3 < float(x.grad[80])
+    M = d2l.normal(0, 1, size=(4, 4))
+    before = float(d2l.reduce_mean(d2l.abs(M)))
+    for _ in range(100):
+        M = M @ d2l.normal(0, 1, size=(4, 4))
+    assert float(d2l.reduce_mean(d2l.abs(M))) > 1e6 * before
+
+    def init_xavier(layer):
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+
+    model = d2l.SoftmaxRegression(num_outputs=3, lr=0.1)
+    model.apply_init([d2l.rand((2, 7))], init_xavier)
+    assert float(model.net[1].weight.detach().abs().max()) <= (6 / 10) ** 0.5
+
+
+def k_fold(d2l):
+    w = torch.tensor([2, -3.4, 1.0])
+
+    class Fold(d2l.DataModule):
+        def __init__(self, X, y, train, val, batch_size=16):
+            super().__init__()
+            self.save_hyperparameters()
+
+        def get_dataloader(self, train):
+            rows = self.train if train else self.val
+            return self.get_tensorloader((self.X[rows], self.y[rows]), train)
+
+    X = d2l.randn(60, 3)
+    y = d2l.matmul(X, w.reshape(-1, 1)) + 4.2
+
+    def k_fold_data(k):
+        size = len(X) // k
+        for j in range(k):
+            val = list(range(j * size, (j + 1) * size))
+            yield Fold(X, y, [i for i in range(len(X)) if i not in val], val)
+
+    def validate(trainer, k, lr):
+        losses, models = [], []
+        for i, fold in enumerate(k_fold_data(k)):
+            model = d2l.LinearRegression(lr)
+            model.board.yscale = "log"
+            if i != 0:
+                model.board.display = False
+            trainer.fit(model, fold)
+            losses.append(float(model.board.data["val_loss"][-1].y))
+            models.append(model)
+        return sum(losses) / len(losses), models
+
+    mean, models = validate(d2l.Trainer(max_epochs=10), k=3, lr=0.1)
+    assert len(models) == 3
+    assert mean < 0.3
+    with torch.no_grad():
+        guesses = [model(X) for model in models]
+    ensemble = d2l.reduce_mean(d2l.concat(guesses, 1), 1)
+    assert float((d2l.reshape(ensemble, -1, 1) - y).abs().mean()) < 0.5
+
+
+SECTIONS = {
+    "oo_design": oo_design,
+    "synthetic_data": synthetic_data,
+    "linear_scratch": linear_scratch,
+    "linear_concise": linear_concise,
+    "weight_decay": weight_decay,
+    "image_data": image_data,
+    "base_classifier": base_classifier,
+    "softmax_scratch": softmax_scratch,
+    "softmax_concise": softmax_concise,
+    "mlp_scratch": mlp_scratch,
+    "mlp_concise": mlp_concise,
+    "stability": stability,
+    "k_fold": k_fold,
+}
