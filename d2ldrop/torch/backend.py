@@ -173,6 +173,7 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
         first: Metrics = {}
 
         def closure() -> Tensor:
+            loss: Tensor
             loss, metrics = recorded(state.model.training_step, _inputs(batch))
             first.update({key: value.detach() for key, value in metrics.items() if key not in first})
             state.optim.zero_grad()
@@ -190,8 +191,9 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
 
     def finish_epoch(self, model: Module, state: State) -> None:
         """Take the step of the schedules."""
+        trainer: Any = model.trainer
         for scheduler in state.schedulers:
-            optimizers.advance(scheduler, model.trainer.epoch_log.means())
+            optimizers.advance(scheduler, trainer.epoch_log.means())
 
     def train_epoch(
         self, state: State, data: tuple[Tensor, ...], order: np.ndarray, batch_size: int, clip: float

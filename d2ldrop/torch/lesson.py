@@ -63,7 +63,8 @@ def dropout_layer(X: Tensor, dropout: float, *, axes: Iterable[int] = ()) -> Ten
 class Module(BaseModule, WithPlainTensors):
     """Base of models: an `nn.Module` that a trainer can train; its parameters may be plain tensors, too.
 
-    Subclasses define `loss(y_hat, y)`, `configure_optimizers()`, and `forward(X)` or a network `self.net`.
+    Subclasses define `loss(y_hat, y)`, `configure_optimizers()`, and `forward(X)` or a network `self.net`. Schedules of
+    the learning rate, as in `return [optimizer], [scheduler]`, take a step after each epoch.
     """
 
     backend_name = "torch"

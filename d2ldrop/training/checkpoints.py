@@ -131,6 +131,8 @@ def description(trainer: Training) -> dict[str, Any]:
             for name, value in model.hparams.items()
         },
     }
+    if schedules := getattr(trainer.state, "schedulers", []):
+        about["schedules"] = ", ".join(type(schedule).__name__ for schedule in schedules)
     for train in (True, False) if isinstance(data, ArrayData) else ():
         X, y = data.split(train)
         checksum = zlib.crc32(np.ascontiguousarray(y).data, zlib.crc32(np.ascontiguousarray(X).data))
