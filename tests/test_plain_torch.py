@@ -87,11 +87,13 @@ def test_the_gradients_are_clipped_together(d2l):
 def test_they_move_and_change_type_as_the_same_objects(d2l):
     model = nested(d2l)
     tensors = [model.w, model.params[1], model.scale.factor]
+    model(torch.ones((1, 2))).sum().backward()
     model.double()
     assert [tensor.dtype for tensor in tensors] == [torch.float64] * 3
     assert model.params[0] is model.w is tensors[0]
     model(torch.ones((1, 2), dtype=torch.float64)).sum().backward()
     assert model.w.grad.dtype == torch.float64
+    assert (model.w.grad == 1).all()
 
 
 def test_they_are_saved_and_loaded(d2l, tmp_path):

@@ -107,7 +107,6 @@ def _numbers(saved: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]
 
 
 _LISTS = ("old_dirs", "old_stps", "ro")  # of LBFGS: the steps that it remembers
-_COUNTS = ("func_evals", "n_iter", "t", "prev_loss")  # numbers of Python
 
 
 def _flat(slots: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -120,12 +119,12 @@ def _flat(slots: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _nested(slots: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what LBFGS keeps, from what `_flat` yielded; names are in order."""
+    """Return what LBFGS keeps, from what `_flat` yielded."""
     found: dict[str, Any] = {name: [] for name in _LISTS}
     for name, value in slots.items():
         own, _, i = name.partition(".")
         if i:
             found[own].append((int(i), value))
         else:
-            found[own] = value.item() if own in _COUNTS else value
+            found[own] = value
     return found | {name: [value for _, value in sorted(found[name], key=lambda pair: pair[0])] for name in _LISTS}
