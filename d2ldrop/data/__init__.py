@@ -18,6 +18,7 @@ from d2ldrop.data.modules import (
     on_host,
     samples,
 )
+from d2ldrop.data.on_disk import chunks
 from d2ldrop.data.synthetic import SyntheticRegressionData, linear_samples
 from d2ldrop.data.tables import TablePreparation, read_table
 
@@ -35,6 +36,7 @@ __all__ = [
     "as_floats",
     "as_labels",
     "batches_in",
+    "chunks",
     "data_classes",
     "foreign_images",
     "linear_samples",

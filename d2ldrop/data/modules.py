@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array
+from d2ldrop.data.on_disk import OnDisk, chosen, chunks, stays_on_disk
 from d2ldrop.data.parts import Pair, Samples, part
 from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, positive
@@ -111,7 +112,7 @@ class DataModule(HyperParameters):
 class Split(NamedTuple):
     """The samples of one part of a data set, on the host."""
 
-    X: np.ndarray  # (N, ...): uint8 for pixels, or floating
+    X: Any  # (N, ...): uint8 for pixels, or float32; an array, or `OnDisk`
     y: np.ndarray  # (N,): integers, classes; or (N, k): float32, what a regression is to predict
 
 
@@ -124,7 +125,8 @@ class ArrayData(DataModule):
         Training samples (N, ...) and labels (N,), arrays of any framework or data frames. Labels are classes, whole
         numbers from 0 on, or the targets of a regression: floating-point numbers, or k numbers for each sample, (N, k).
         Integers in `X` are taken as pixels, 0 to 255, which the model gets as float32 in [0, 1]; other floating-point
-        numbers become float32.
+        numbers become float32. Of a memory-mapped array (`np.load(path, mmap_mode="r")`, `np.memmap`) of uint8 or
+        floating-point numbers, each batch is read from the file when it is needed; so it may exceed the memory.
     X_val, y_val
         Samples to validate on. Without them, a fifth of the training samples is set aside: of each class, and of all
         its samples in an order that is shuffled, always in the same way. In a regression it is a fifth of all. With
@@ -181,7 +183,7 @@ class ArrayData(DataModule):
             raise DataError("Expected both X_val and y_val, or neither. Received only one.")
         train = _checked(X, y, regression)
         if X_val is None:
-            train, val = (Split(train.X[part], train.y[part]) for part in divided(train.y, shuffle))
+            train, val = (Split(chosen(train.X, part), train.y[part]) for part in divided(train.y, shuffle))
         else:
             val = _checked(X_val, y_val, train.y.dtype.kind == "f", least=0)
             if val.y.shape[1:] != train.y.shape[1:]:
@@ -203,8 +205,13 @@ class ArrayData(DataModule):
         if len(self.class_names) < self.num_classes:
             raise DataError(f"Expected {self.num_classes} class names. Received: {len(self.class_names)}")
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether samples stay in a file, from which they are read batch by batch."""
+        return any(isinstance(split.X, OnDisk) for split in self._splits.values())
+
     def split(self, train: bool, channels_last: bool = False) -> Split:
-        """Return the training or validation samples as they are in memory.
+        """Return the training or validation samples as they are in memory, or in a file.
 
         Parameters
         ----------
@@ -266,7 +273,7 @@ class ImageData(ArrayData):
 
 def _checked(X: Any, y: Any, regression: bool | None, least: int = 1) -> Split:
     """Return a user's arrays on the host, checked to be samples and their labels, `least` or more."""
-    given, X, y = on_host(X), samples(X), on_host(y)
+    given, X, y = on_host(X), OnDisk(X) if stays_on_disk(X) else samples(X), on_host(y)
     if given.dtype.kind in "iu" and given.dtype != np.uint8 and X.size and X.max() == 1:
         raise DataError('Expected integers in X to be pixels, 0 to 255. Received 0 and 1: pass X.astype("float32").')
     if X.dtype != np.uint8:
@@ -299,13 +306,14 @@ def _checked(X: Any, y: Any, regression: bool | None, least: int = 1) -> Split:
     return same_length(Split(X, y if regression else y.astype(np.int64)), least)
 
 
-def _check_finite(name: str, values: np.ndarray) -> None:
+def _check_finite(name: str, samples: Any) -> None:
     """Raise a DataError that names the first sample with a number that is nan or infinite, if there is one."""
-    finite = np.isfinite(values)
-    if not finite.all():
-        k = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))[0]
-        bad = values[k][~finite[k]][0]
-        raise DataError(f"Expected {name} to hold numbers that are finite, as float32. Received: {bad} in sample {k}")
+    for start, values in chunks(samples):
+        finite = np.isfinite(values)
+        if not finite.all():
+            k = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))[0]
+            found = f"{values[k][~finite[k]][0]} in sample {start + k}"
+            raise DataError(f"Expected {name} to hold numbers that are finite, as float32. Received: {found}")
 
 
 def on_host(X: Any) -> np.ndarray:

@@ -51,7 +51,7 @@ class Samples:
     @property
     def data(self) -> Array:
         """All samples as they are stored, pixels as uint8: a copy on the framework's default device."""
-        return self._backend.array(self._X)
+        return self._backend.array(np.asarray(self._X))
 
     @property
     def targets(self) -> Array:
@@ -61,4 +61,4 @@ class Samples:
 
 def part(X: np.ndarray, y: np.ndarray, inputs: np.ndarray, backend: AnyBackend) -> Pair | Samples:
     """Return samples in the form that the framework's readers know."""
-    return Pair(X, y) if backend.channels_last else Samples(X, y, inputs, backend)
+    return Pair(np.asarray(X), y) if backend.channels_last else Samples(X, y, inputs, backend)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.data import ArrayData
+from d2ldrop.data import ArrayData, chunks
 from d2ldrop.errors import ArgumentError, CheckpointError, WeightsError
 from d2ldrop.hyperparameters import positive
 from d2ldrop.registry import package_of
@@ -135,7 +135,9 @@ def description(trainer: Training) -> dict[str, Any]:
         about["schedules"] = ", ".join(type(schedule).__name__ for schedule in schedules)
     for train in (True, False) if isinstance(data, ArrayData) else ():
         X, y = data.split(train)
-        checksum = zlib.crc32(np.ascontiguousarray(y).data, zlib.crc32(np.ascontiguousarray(X).data))
+        checksum = 0
+        for _, part in (*chunks(X), *chunks(y)):
+            checksum = zlib.crc32(part.data, checksum)
         about["training samples" if train else "validation samples"] = f"{X.dtype} {X.shape}, checksum {checksum:08x}"
     return about
 

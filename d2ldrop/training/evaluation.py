@@ -60,7 +60,8 @@ class Evaluator(HyperParameters):
         view = self._view(model, data)
         view._resident = view._is_resident()
         view.val_dataloader = None if view._resident else view.data.val_dataloader()
-        empty = len(view.data.split(False).y) == 0 if view._resident else view.val_dataloader is None
+        in_arrays = isinstance(view.data, ArrayData)
+        empty = len(view.data.split(False).y) == 0 if in_arrays else view.val_dataloader is None
         if empty:
             raise DataError("Expected samples to validate on. Received none: pass evaluate(data=) others.")
         check_labels(view.model, view.data, (False,))
@@ -129,7 +130,7 @@ class Evaluator(HyperParameters):
         """Return True if the data can be on the device as a whole, because there is no loader of the reader's own."""
         loaders = ("get_dataloader", "train_dataloader", "val_dataloader")
         own = any(is_overridden(self.data, name) for name in loaders) or is_overridden(self, "prepare_batch")
-        return isinstance(self.data, ArrayData) and not own
+        return isinstance(self.data, ArrayData) and not self.data.on_disk and not own
 
     def _example_inputs(self, train: bool) -> tuple[Array, ...]:
         """Return inputs from which the model can take the shapes of its parameters."""
