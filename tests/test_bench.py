@@ -28,9 +28,36 @@ def test_median_spread_and_ratio():
         {"what": "epoch", "who": "ours", "value": 2, "fastest": 1, "slowest": 3, "baseline": "plain", "ratio": 2.5},
         {"what": "epoch", "who": "plain", "value": 5, "fastest": 4, "slowest": 9},
     ]
-    rows = bench.summary("epoch", {"ours": [6.0], "products": [4.0]}, {}, {"ours": "products"})
-    assert rows[0]["over_floor"] == 1.5
+    times = {"ours": [6.0], "products": [8.0], "NumPy's products": [4.0]}
+    rows = bench.summary("epoch", times, {}, {"ours": ("products", "NumPy's products", "of a third")})
+    assert (rows[0]["floor"], rows[0]["over_floor"]) == ("NumPy's products", 1.5)
     assert "floor" not in rows[1]
+
+
+def test_a_floor_above_what_it_bounds_is_an_error(monkeypatch, capsys):
+    epoch = {"part": "epochs", "what": "epoch", "who": "scratch", "value": 1.0, "fastest": 1.0, "slowest": 1.0}
+    about = {"backend": "numpy", "version": "1", "device": "cpu", **bench.machine()}
+    row = {**about, **epoch, "floor": "matrix products", "over_floor": 0.5}
+    monkeypatch.setattr(bench, "measure", lambda *arguments: [row])
+    words = ["bench", "--backend", "numpy", "--data", "digits"]
+    assert cli.main(words) == 1
+    shown = capsys.readouterr()
+    assert "Received numpy: scratch takes 0.50 times as long as matrix products" in shown.err
+    assert "0.50 x the matrix products" in shown.out  # what was measured is shown all the same
+    row["over_floor"] = 1.0
+    assert cli.main(words) == 0
+    assert bench.false_floors([{**row, "over_floor": 0.9, "part": "layers"}]) == []
+
+
+def test_the_machine_is_told(capsys):
+    about = bench.machine()
+    assert about["processor"]
+    assert about["cores"] >= 1
+    assert any("threads" in pool for pool in about["pools"])  # NumPy's BLAS at least
+    row = {"what": "peak memory", "part": "memory", "who": "import", "value": 1, "fastest": 1, "slowest": 1}
+    bench.show([{"backend": "numpy", "version": "1", "device": "cpu", **about, **row}])
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{about['cores']} cores of {about['processor']}" in out
 
 
 def test_every_backend_is_measured_against_its_baselines(d2l, monkeypatch, tmp_path):
@@ -41,6 +68,7 @@ def test_every_backend_is_measured_against_its_baselines(d2l, monkeypatch, tmp_p
     baselines = bench.baselines_of(d2l.name)
     parts = {"plain_loop": "plain loop", "matrix_products": "matrix products"}
     offered = {who for part, who in parts.items() if hasattr(baselines, part)}
+    offered |= {"NumPy's matrix products"} if offered and d2l.name != "numpy" else set()
     assert set(epochs) == {"scratch", "concise", "scratch, dropout 0"} | offered
     assert all(row["value"] > 0 and row.get("over_floor", 1) > 0 for row in epochs.values())
     layers = [row for row in rows if row["part"] == "layers"]
@@ -67,6 +95,7 @@ def test_plain_loops_learn_as_well(d2l):
 
 
 def test_scale_fits_an_exponent(monkeypatch):
+    monkeypatch.setitem(bench.SCALE, "samples", (100, 200, 4000))
     monkeypatch.setattr(bench, "alternate", lambda who, repeats: {size: [1e-6 * float(size) ** 0.5] for size in who})
     monkeypatch.setattr(bench, "_epoch", lambda model, data: None)
     rows = bench.measure("numpy", ["scale"], Digits, repeats=1)
@@ -80,7 +109,7 @@ def test_bench_measures_each_backend_in_its_own_process(monkeypatch, capsys, tmp
     def run(command, **kwargs):
         asked.append(command)
         name = command[command.index("--backend") + 1]
-        about = {"backend": name, "version": "1", "cores": 2, "device": "cpu"}
+        about = {"backend": name, "version": "1", "device": "cpu", **bench.machine()}
         row = {"part": "memory", "what": "peak memory", "who": "import", "value": 1, "fastest": 1, "slowest": 1}
         return subprocess.CompletedProcess(command, 0, json.dumps([{**about, **row}]))
 

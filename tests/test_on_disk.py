@@ -115,3 +115,18 @@ def test_evaluation_without_samples_in_a_file(small, mapped):
     assert "val_loss" not in trainer.history[0]
     with pytest.raises(d2ldrop.DataError, match="Received none"):
         trainer.evaluate()
+
+
+def test_large_data_go_to_the_device_in_batches(d2l, small, mapped, monkeypatch):
+    X, y = mapped("uint8")
+    data = d2l.ArrayData(np.array(X), y, batch_size=64)
+    weights, resident = [], []
+    for memory in (2**40, 4 * X.nbytes // 2):
+        monkeypatch.setattr("d2ldrop.training.evaluation.memory_size", lambda memory=memory: memory)
+        trainer = d2l.Trainer(1, seed=0, progress=False)
+        trainer.fit(model := d2l.DropoutMLPScratch(**{**small, "dropout_1": 0, "dropout_2": 0}), data)
+        weights.append(d2l.get_weights(model))
+        resident.append(trainer._resident)
+    assert resident == [True, False]
+    for name, values in weights[0].items():
+        np.testing.assert_allclose(values, weights[1][name], atol=1e-5, err_msg=name)

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,18 @@ PARTS = ("memory", "epochs", "layers", "transformer", "scale")
 SHAPES = ((256, 256), (4096, 1024))
 PROBABILITIES = (0.5, 0.2)
 BATCH_SIZE = 256
+SCALE = {"samples": (10_000, 100_000, 1_000_000), "width": (256, 1024, 4096), "batch": (64, 128, 256, 512, 1024)}
+"""How samples, hidden units and batches grow, one of them at a time."""
+FLOORS = ("matrix products", "NumPy's matrix products")
+"""What an epoch takes at least: the faster of the two counts."""
+SETTINGS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+)
+"""Environment variables that change how fast the frameworks are."""
 
 Row = dict[str, Any]
 Contestants = dict[str, Callable[[], Any]]
@@ -57,10 +70,10 @@ def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int, 
     Returns
     -------
     list of dict
-        Rows with `backend`, `version`, `cores`, `device`, `part`, `what`, `who`; `value` (the median), `fastest` and
-        `slowest`, in seconds or, for memory, in megabytes; `baseline` and `ratio`: what it is compared with, and the
-        median of that over its own; `floor` and `over_floor`: a lower bound for an epoch or a layer, and its own
-        median over that of the bound.
+        Rows with `backend`, `version`, `device`, and what `machine` returns; `part`, `what`, `who`; `value` (the
+        median), `fastest` and `slowest`, in seconds or, for memory, in megabytes; `baseline` and `ratio`: what it is
+        compared with, and the median of that over its own; `floor` and `over_floor`: a lower bound for an epoch or a
+        layer, and its own median over that of the bound.
     """
     rows = []
     for name in names:
@@ -76,7 +89,6 @@ def bench(names: list[str], parts: Iterable[str], data_name: str, repeats: int, 
 def measure(name: str, parts: Iterable[str], data_class: Callable[..., ArrayData], repeats: int) -> list[Row]:
     """Measure one backend in this process, memory first, on a GPU if the framework sees one; see `bench`."""
     backend = get_backend(name)
-    about = {"backend": name, "version": version_of(name), "cores": cores()}
     measures = {
         "memory": lambda: memory(backend, data_class),
         "epochs": lambda: epochs(backend, data_class, repeats),
@@ -84,14 +96,36 @@ def measure(name: str, parts: Iterable[str], data_class: Callable[..., ArrayData
         "transformer": lambda: transformer(backend, repeats),
         "scale": lambda: scale(backend, repeats),
     }
-    rows = [{**about, "part": part, **row} for part in PARTS if part in parts for row in measures[part]()]
+    rows = [{"part": part, **row} for part in PARTS if part in parts for row in measures[part]()]
     device = "gpu" if backend.num_gpus() else "cpu"  # asked last: to look for a GPU takes memory
-    return [{**row, "device": device} for row in rows]
+    about = {"backend": name, "version": version_of(name), "device": device, **machine()}
+    return [{**about, **row} for row in rows]
 
 
 def cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """Return what times depend on: processor, cores, libraries with threads of their own, and settings of these."""
+    from threadpoolctl import threadpool_info
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    wide = " with AVX-512" if "avx512f" in told.get("flags", "").split() else ""
+    pools = [
+        " ".join(str(pool[key]) for key in ("internal_api", "version", "architecture") if pool.get(key))
+        + f", {pool['num_threads']} threads"
+        for pool in threadpool_info()
+    ]
+    return {
+        "processor": (told.get("model name") or platform.processor() or platform.machine()) + wide,
+        "cores": cores(),
+        "pools": sorted({*pools}),
+        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+    }
 
 
 # What is measured
@@ -111,11 +145,13 @@ def epochs(backend: AnyBackend, data_class: Callable[..., ArrayData], repeats: i
     train, val = (data.split(train, backend.channels_last) for train in (True, False))
     if hasattr(baselines, "plain_loop"):
         contestants["plain loop"] = baselines.plain_loop(train, val, BATCH_SIZE, CHAPTER["lr"], CHAPTER["dropout_1"])
-    floors: dict[str, str] = {}
+    floors: dict[str, tuple[str, ...]] = {}
     if hasattr(baselines, "matrix_products"):
-        floors = dict.fromkeys(contestants, "matrix products")
+        floors = dict.fromkeys(contestants, FLOORS)
         sizes, steps = (train.X[0].size, 256, 256, 10), len(train.y) // BATCH_SIZE
-        contestants["matrix products"] = baselines.matrix_products(sizes, BATCH_SIZE, steps, len(val.y))
+        sources = (baselines,) if backend.num_gpus() or backend.name == "numpy" else (baselines, baselines_of("numpy"))
+        for who, source in zip(FLOORS, sources, strict=False):
+            contestants[who] = source.matrix_products(sizes, BATCH_SIZE, steps, len(val.y))
     times = alternate(contestants, repeats)
     return summary(
         "epoch", times, {"scratch": "plain loop", "concise": "plain loop", "scratch, dropout 0": "scratch"}, floors
@@ -143,7 +179,9 @@ def layers(backend: AnyBackend, repeats: int) -> list[Row]:
                 times = alternate(contestants, repeats)
                 times = {who: [seconds / turns for seconds in values] for who, values in times.items()}
                 what = f"{shape[0]}x{shape[1]}, p = {p}, {direction}"
-                rows += summary(what, times, {"dropout_layer": "own"}, {"dropout_layer": "product", "own": "product"})
+                rows += summary(
+                    what, times, {"dropout_layer": "own"}, {"dropout_layer": ("product",), "own": ("product",)}
+                )
     return rows
 
 
@@ -185,12 +223,11 @@ def peak_memory() -> float:
 def scale(backend: AnyBackend, repeats: int) -> list[Row]:
     """Time epochs while samples, width or batch grow, and fit an exponent: time goes like size to that power."""
     rng, rows, model = np.random.default_rng(0), [], backend.models["DropoutMLPScratch"]
-    X, y = rng.integers(0, 256, (40_000, 784), np.uint8), rng.integers(0, 10, 40_000)
-    axes = {"samples": (10_000, 20_000, 40_000), "width": (128, 256, 512, 1024), "batch": (64, 128, 256, 512, 1024)}
-    for axis, sizes in axes.items():
+    X, y = rng.integers(0, 256, (SCALE["samples"][-1], 784), np.uint8), rng.integers(0, 10, SCALE["samples"][-1])
+    for axis, sizes in SCALE.items():
         contestants: Contestants = {}
         for size in sizes:
-            point = {"samples": 20_000, "width": 256, "batch": 256, axis: size}
+            point = {"samples": 4_000 if axis == "width" else 20_000, "width": 256, "batch": 256, axis: size}
             count = point["samples"]
             widths = {"num_hiddens_1": point["width"], "num_hiddens_2": point["width"]}
             data = ArrayData(X[:count], y[:count], X[:2000], y[:2000], batch_size=point["batch"])
@@ -224,8 +261,13 @@ def alternate(contestants: Contestants, repeats: int) -> dict[str, list[float]]:
     return times
 
 
-def summary(what: str, values: dict[str, list[float]], baselines: dict[str, str], floors: dict[str, str]) -> list[Row]:
-    """Return a row for each contestant: median, spread, and its ratios to its baseline and its floor, if any."""
+def summary(
+    what: str, values: dict[str, list[float]], baselines: dict[str, str], floors: dict[str, tuple[str, ...]]
+) -> list[Row]:
+    """Return a row for each contestant: median, spread, and its ratios to its baseline and its floor, if any.
+
+    Of several floors the lowest counts.
+    """
     medians = {who: statistics.median(numbers) for who, numbers in values.items()}
     rows = []
     for who, numbers in values.items():
@@ -234,9 +276,19 @@ def summary(what: str, values: dict[str, list[float]], baselines: dict[str, str]
         if baseline in medians:
             row |= {"baseline": baseline, "ratio": medians[baseline] / medians[who]}
         if who in floors:
-            row |= {"floor": floors[who], "over_floor": medians[who] / medians[floors[who]]}
+            floor = min((each for each in floors[who] if each in medians), key=medians.__getitem__)
+            row |= {"floor": floor, "over_floor": medians[who] / medians[floor]}
         rows.append(row)
     return rows
+
+
+def false_floors(rows: list[Row]) -> list[str]:
+    """Return a sentence for each epoch that took less time than its floor: that is an error of the benchmark."""
+    return [
+        f"{row['backend']}: {row['who']} takes {row['over_floor']:.2f} times as long as {row['floor']}"
+        for row in rows
+        if row["part"] == "epochs" and row.get("over_floor", 1) < 1
+    ]
 
 
 # How it is shown
@@ -256,8 +308,14 @@ def show(rows: list[Row]) -> None:
             cells = {row["who"]: _cell(row) for row in mine if row["backend"] == name}
             table.add_row(name, *(cells.get(who, "") for who in contestants))
         console.print(table)
-    versions = dict.fromkeys("{backend} {version} on {cores} cores, {device}".format(**row) for row in rows)
+    versions = dict.fromkeys("{backend} {version}, {device}".format(**row) for row in rows)
     console.print("; ".join(versions))
+    for about in dict.fromkeys("{cores} cores of {processor}".format(**row) for row in rows):
+        console.print(about)
+    for name in _names(rows):
+        row = next(row for row in rows if row["backend"] == name)
+        settings = [f"{key}={value}" for key, value in row["settings"].items()]
+        console.print(f"{name}: {'; '.join([*row['pools'], *settings])}", highlight=False)
 
 
 def _names(rows: list[Row]) -> list[str]:

@@ -175,6 +175,8 @@ def bench(args: argparse.Namespace) -> None:
         bench_module.draw(rows, args.plot)
         if not args.json:
             print(f"plot: {args.plot}")
+    if wrong := bench_module.false_floors(rows):
+        raise UsageError(f"Expected no epoch in less time than its floor. Received {'; '.join(wrong)}: measure again.")
 
 
 def info(args: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """How the samples of an epoch reach the model: as indices of data on the device, or batch by batch from a loader."""
 
+import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -10,6 +11,22 @@ from d2ldrop.data import ArrayData, as_floats, as_labels
 
 EVAL_BATCH = 2000
 """Samples per batch where no gradients are taken: many, but not so many that memory matters."""
+
+
+SHARE = 0.25
+"""The part of the machine's memory that a copy of the data on the device may take; larger data go there in batches."""
+
+
+def memory_size() -> float:
+    """Return the bytes of memory of this machine; infinity where the system does not tell."""
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else -1  # not on Windows
+    return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else float("inf")
+
+
+def size_on_device(data: ArrayData, backend: AnyBackend) -> int:
+    """Return how many bytes the samples take on the device."""
+    splits = [data.split(train).X for train in (True, False)]
+    return sum(X.nbytes * (4 if X.dtype == np.uint8 and not backend.stores_bytes else 1) for X in splits)
 
 
 def on_device(data: ArrayData, backend: AnyBackend, device: object, parts: Sequence[bool]) -> tuple[Array, ...]:

@@ -10,7 +10,7 @@ from d2ldrop.backend import AnyBackend, Array, Numbers
 from d2ldrop.data import ArrayData, DataModule, as_floats, batches_in
 from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, is_overridden
-from d2ldrop.training.batches import EVAL_BATCH, fetched, on_device
+from d2ldrop.training.batches import EVAL_BATCH, SHARE, fetched, memory_size, on_device, size_on_device
 from d2ldrop.training.checks import check_batch, check_labels, check_size, checked_data, checked_model, inputs_of
 from d2ldrop.training.metrics import MetricLog
 
@@ -127,10 +127,15 @@ class Evaluator(HyperParameters):
         return self.backend.try_gpu()
 
     def _is_resident(self) -> bool:
-        """Return True if the data can be on the device as a whole, because there is no loader of the reader's own."""
+        """Return True if the data are to be on the device as a whole.
+
+        They are not if there is a loader of the reader's own, if they are in a file, or if the copy would be large.
+        """
         loaders = ("get_dataloader", "train_dataloader", "val_dataloader")
         own = any(is_overridden(self.data, name) for name in loaders) or is_overridden(self, "prepare_batch")
-        return isinstance(self.data, ArrayData) and not self.data.on_disk and not own
+        if own or not isinstance(self.data, ArrayData) or self.data.on_disk:
+            return False
+        return size_on_device(self.data, self.backend) <= SHARE * memory_size()
 
     def _example_inputs(self, train: bool) -> tuple[Array, ...]:
         """Return inputs from which the model can take the shapes of its parameters."""
