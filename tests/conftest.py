@@ -38,6 +38,8 @@ collect_ignore = [
 ]
 collect_ignore_glob = ["neighbours_*.py"]  # each needs its framework
 
+os.environ.setdefault("D2LDROP_JAX_CACHE", "0")  # tests leave the user's cache folder alone
+
 # Where an environment is made to hold certain backends, it names them: then a missing one is an error, not a gap.
 BACKENDS = os.environ["D2LDROP_BACKENDS"].split(",") if "D2LDROP_BACKENDS" in os.environ else d2ldrop.available()
 BACKENDS = tuple(dict.fromkeys([*BACKENDS, "toy"]))

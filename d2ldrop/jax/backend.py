@@ -12,6 +12,7 @@ from jax import numpy as jnp
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.errors import UsageError
 from d2ldrop.jax import arrays, keys, lesson, masks, steps
+from d2ldrop.jax.compiled import keep_compiled
 from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
 from d2ldrop.jax.modules import COLLECTIONS, State, by_statistics, create, in_mode, named, noting_dense
@@ -53,6 +54,7 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         self, model: Module, inputs: Sequence[Any], device: jax.Device, seed: Any = None, draw: Draw | None = None
     ) -> bool:
         """Put the variables on the device, and create them if there are none."""
+        keep_compiled()
         if seed is not None:
             keys.seed(seed)
         new = not self.is_built(model)
