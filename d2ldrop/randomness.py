@@ -3,8 +3,8 @@
 A Bernoulli draw with probability p needs only a few random bits, so a mask is made from *lanes*: one 64-bit word of a
 generator gives four of 16 bits, each uniform on 0 ... 65535, and an element is dropped where its lane is below the
 threshold round(65536 p). Where fewer bits say p as well, a word has more lanes: eight of 8 bits for multiples of 1/256,
-and 64 of 1 bit for 0.5. What is kept is scaled by the keep probability that this threshold
-really has, so the mean is exact for every p.
+and 64 of 1 bit for 0.5. (PyTorch's adapter compares 64 elements at once, digit by digit, see `torch/masks.py`.) What
+is kept is scaled by the keep probability that this threshold really has, so the mean is exact for every p.
 
 In the plain form, u = rand() is compared with p, and an element is kept where u >= p. A lane k of b bits is that same
 comparison in integers: u = k / 2**b, and u >= p where k >= 2**b p = threshold.

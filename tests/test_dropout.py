@@ -281,26 +281,6 @@ def test_fast_and_plain_dropout_agree_given_the_same_random_bits(d2l, own, p):
     np.testing.assert_allclose(fast, plain, rtol=1e-6)
 
 
-@pytest.mark.only_torch
-@pytest.mark.parametrize("p", [0.5, 0.25, 0.3])
-def test_masks_of_torch_agree_with_a_comparison_of_the_same_bits(d2l, p):
-    import torch
-
-    from d2ldrop.torch.masks import mask_from_words
-
-    words = torch.from_numpy(np.random.default_rng(0).integers(-(2**63), 2**63, 1000))
-    mask, drawn = mask_from_words(words, odds(p)).numpy(), odds(p)
-    if drawn.bits == 1:  # bit k of an integer becomes the sign of element k of column (word)
-        bits = np.unpackbits(words.numpy().view(np.uint32)[:, None].view(np.uint8), axis=1, bitorder="little")
-        u = bits[:, ::-1].T.ravel() / 2  # shifted to the left by 0, 1, ..., the highest bit comes first
-        np.testing.assert_array_equal(mask != 0, u >= 0.5)
-    else:  # a lane k, signed, stands for u = (2**(bits - 1) - 1 - k) / 2**bits
-        signed = words.numpy().view(f"i{drawn.bits // 8}").astype(np.int64)
-        u = (2 ** (drawn.bits - 1) - 1 - signed) / 2**drawn.bits
-        np.testing.assert_array_equal(mask != 0, u >= drawn.threshold / 2**drawn.bits)
-    assert set(mask.tolist()) == {0, -1}
-
-
 @pytest.mark.only_tf
 @pytest.mark.parametrize("count", [1, 8, 16])
 def test_lanes_of_tensorflow_are_the_words_bits(d2l, count):

@@ -42,21 +42,47 @@ def test_a_dropped_inf_is_zero_along_axes_too(d2l):
     assert set(Y.unique().tolist()) == {0, torch.inf}
 
 
-def test_no_axes_draw_the_bits_they_always_did(d2l):
-    """Both ways to draw words, that of eager code and that of transforms, take the same bits from a seed."""
+def plain_mask(count, p):
+    """Compare, element by element, a number whose binary digits are bits of PyTorch's generator with p."""
+    numbers = masks.digits(odds(p))
+    words = torch.empty((len(numbers), -(-count // 64)), dtype=torch.int64).random_(-(2**63), None)
+    coins = np.unpackbits(words.numpy().view(np.uint8), axis=1, bitorder="little")[:, :count]
+    weights = 0.5 ** np.arange(len(numbers), 0, -1)  # the last digit comes first
+    return weights @ coins >= weights @ numbers
+
+
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.75, 0.3, 0.2, 1 / 256, 2**-16, 1 - 2**-16])
+def test_comparing_digit_by_digit_is_comparing(d2l, p):
+    """All ways, that of eager code and those of transforms and compilers, take the same bits from a seed."""
     X = torch.ones(1000, 77)
-    for p in (0.5, 0.25, 0.3):
-        drawn = odds(p)
-        torch.manual_seed(3)
-        words = torch.empty(-(-X.numel() * drawn.bits // 64), dtype=torch.int64).random_(-(2**63), None)
-        eager_state = torch.get_rng_state()
-        expected = masks.mask_from_words(words, drawn)[: X.numel()].view(X.shape) != 0
-        torch.manual_seed(3)
-        assert torch.equal(d2l.dropout_layer(X, p) != 0, expected)
-        torch.manual_seed(3)
-        gradient = torch.func.grad(lambda X, p=p: d2l.dropout_layer(X, p).sum())(X)
-        assert torch.equal(gradient != 0, expected)
-        assert torch.equal(torch.get_rng_state(), eager_state)
+    torch.manual_seed(3)
+    expected = torch.from_numpy(plain_mask(X.numel(), p)).view(X.shape)
+    eager_state = torch.get_rng_state()
+    assert sum(digit * 0.5 ** (k + 1) for k, digit in enumerate(reversed(masks.digits(odds(p))))) == odds(p).p
+    torch.manual_seed(3)
+    assert torch.equal(d2l.backend.keep_mask(X, odds(p)), expected)
+    torch.manual_seed(3)
+    assert torch.equal(d2l.dropout_layer(X, p) != 0, expected)
+    torch.manual_seed(3)
+    gradient = torch.func.grad(lambda X: d2l.dropout_layer(X, p).sum())(X)
+    assert torch.equal(gradient != 0, expected)
+    assert torch.equal(torch.get_rng_state(), eager_state)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("axes", [(), (1,)])
+def test_the_table_of_bytes_does_what_masks_do(d2l, monkeypatch, dtype, axes):
+    """`drop` gives the same bits as `draw_mask` and `masked`, forward and backward, whatever the numbers are."""
+    X = torch.randn(100, 33).to(getattr(torch, dtype))
+    X[::3, ::5], X[1::3, ::5], X[2::3, 1::5] = torch.inf, torch.nan, -torch.inf
+    for p in (0.5, 0.2, 1 - 2**-16, 1):
+        results = []
+        for eager in (True, False):
+            monkeypatch.setattr("d2ldrop.torch.lesson.drawn_eagerly", lambda X, eager=eager: eager)
+            torch.manual_seed(5)
+            results.append(with_gradient(lambda X, p=p: d2l.dropout_layer(X, p, axes=axes), X))
+        for ours, plain in zip(*results, strict=True):
+            torch.testing.assert_close(ours, plain, rtol=0, atol=0, equal_nan=True)
 
 
 def test_keep_masks_of_the_seam(d2l):
