@@ -88,6 +88,7 @@ from d2ldrop.tf.lesson import (
     SoftmaxRegression,
     dropout_layer,
 )
+from d2ldrop.tf.linear import LinearRegression, LinearRegressionScratch, nn_Module
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.uncertainty import mc_predict, predict_proba
 
@@ -114,6 +115,8 @@ __all__ = [
     "DropoutMLPScratch",
     "FashionMNIST",
     "HyperParameters",
+    "LinearRegression",
+    "LinearRegressionScratch",
     "Module",
     "ProgressBoard",
     "Regressor",
@@ -162,6 +165,7 @@ __all__ = [
     "mc_predict",
     "meshgrid",
     "name",
+    "nn_Module",
     "normal",
     "num_gpus",
     "numpy",

@@ -57,19 +57,38 @@ def entropy() -> int:
     return int(tf.random.uniform((), maxval=2**31 - 1, dtype=tf.int32))
 
 
-def rand(*shape: int) -> tf.Tensor:
-    """Draw float32 uniformly from [0, 1)."""
-    return tf.random.uniform(shape)
+def rand(*shape: Any, **options: Any) -> tf.Tensor:
+    """Draw float32 uniformly from [0, 1); the shape is one argument, or its numbers are.
+
+    Options are those of `tf.random.uniform`, such as `maxval`.
+    """
+    return tf.random.uniform(_as_shape(shape), **options)
 
 
-def randn(*shape: int) -> tf.Tensor:
-    """Draw float32 from the standard normal distribution."""
-    return tf.random.normal(shape)
+def randn(*shape: Any, **options: Any) -> tf.Tensor:
+    """Draw float32 from the standard normal distribution; the shape is one argument, or its numbers are."""
+    return tf.random.normal(_as_shape(shape), **options)
 
 
-def normal(mean: float, std: float, shape: tuple[int, ...]) -> tf.Tensor:
-    """Draw float32 from a normal distribution."""
-    return tf.random.normal(shape, mean, std)
+def normal(*arguments: Any, **options: Any) -> tf.Tensor:
+    """Draw float32 from a normal distribution: `normal(shape, mean=0.0, stddev=1.0)` as `tf.random.normal`.
+
+    The order of PyTorch and MXNet, `normal(mean, stddev, shape)`, is understood as well.
+    """
+    if len(arguments) == 3 and not _is_shape(arguments[0]) and _is_shape(arguments[2]):
+        mean, stddev, shape = arguments
+        arguments = shape, mean, stddev
+    return tf.random.normal(*arguments, **options)
+
+
+def _as_shape(arguments: tuple[Any, ...]) -> Any:
+    """Return the shape that was given as one argument or as several numbers."""
+    return arguments[0] if len(arguments) == 1 and _is_shape(arguments[0]) else arguments
+
+
+def _is_shape(value: Any) -> bool:
+    """Return True for a tuple, a list, a `tf.TensorShape`, and an array with an axis, such as `tf.shape(X)`."""
+    return isinstance(value, (tuple, list, tf.TensorShape)) or bool(getattr(value, "shape", ()))
 
 
 # Arrays

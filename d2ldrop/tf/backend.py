@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,56 +10,10 @@ import tensorflow as tf
 
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.optimizers_by_hand import no_rate
-from d2ldrop.randomness import shared_generator
 from d2ldrop.tf import arrays, lesson, masks
-from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized, reseed, sampling
+from d2ldrop.tf.keras_model import mode, reseed, sampling
 from d2ldrop.tf.lesson import Module
-from d2ldrop.tf.masks import drawing_from
-from d2ldrop.training.module import recorded
-
-_compiled = partial(tf.function, autograph=False)  # an `if` is decided while tracing; XLA would gain nothing here
-
-
-class State:
-    """What training carries from step to step; TensorFlow changes it in place, by functions compiled for it alone."""
-
-    def __init__(self, model: Module, optim: Any, seed: int):
-        self.model, self.optim, self.seed = model, optim, seed
-        self.generator = tf.random.Generator.from_seed(seed)
-        self.variables = model.trainable_variables
-        self.rate: tf.Tensor | None = None  # the learning rate of an optimiser by hand, once it was set
-        if hasattr(optim, "build"):
-            optim.build(self.variables)
-
-    @_compiled
-    def train(self, data: tuple[tf.Tensor, ...], rows: tf.Tensor, clip: float, rng: Any, rate: Any) -> Metrics:
-        """Take a step for each of `rows`, the indices of the samples of a batch.
-
-        Numbers that are no tensors, and the generator of shared masks, are constants of the function: for others it is
-        traced again.
-        """
-        tf.compat.v1.set_random_seed(self.seed + rows.shape[1])  # of the reader's own draws; no other function's
-        names: list[str] = []
-
-        def step(i: tf.Tensor, curves: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            batch = _inputs(tuple(tf.gather(samples, rows[i]) for samples in data))
-            with tf.GradientTape() as tape, mode(self.model, True), drawing_from(self.generator):
-                with noting_penalties(self.variables) as added:
-                    loss, metrics = recorded(in_training, lambda: self.model.training_step(batch))
-                loss = penalized(loss, self.variables, added)
-            grads = tape.gradient(loss, self.variables)
-            if clip > 0:
-                grads = _clipped(clip, grads)
-            pairs = zip(grads, self.variables, strict=True)
-            with _at_rate(self.optim, rate):
-                _apply(self.optim, [(grad, variable) for grad, variable in pairs if grad is not None])
-            names[:] = metrics
-            return i + 1, curves.write(i, tf.convert_to_tensor(_scalars(metrics.values()), tf.float32))
-
-        count = tf.shape(rows)[0]
-        curves = tf.TensorArray(tf.float32, size=count)
-        _, curves = tf.while_loop(lambda i, _: i < count, step, (0, curves), parallel_iterations=1)
-        return dict(zip(names, tf.unstack(curves.stack(), num=len(names), axis=1), strict=True))
+from d2ldrop.tf.steps import State, clipped, configured, floats, run, validation
 
 
 class TFBackend(Backend[Module, tf.Tensor, str]):
@@ -79,7 +32,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
     sum_along, entries = staticmethod(tf.reduce_sum), staticmethod(arrays.entries)
-    clip_gradients = staticmethod(lambda grad_clip_val, model: _clipped(grad_clip_val, model))
+    clip_gradients = staticmethod(lambda grad_clip_val, model: clipped(grad_clip_val, model))
 
     def place(self, values: Iterable[Any], device: str) -> tuple[tf.Tensor, ...]:
         """Copy several arrays to the device."""
@@ -108,7 +61,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         reseed(model)
         count = len(model.weights)
         with tf.device(device), mode(model, False):
-            model(*map(_floats, self.place(inputs, device)))
+            model(*map(floats, self.place(inputs, device)))
         new = len(model.weights) > count
         if new and draw is not None:
             shapes = {
@@ -147,7 +100,9 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
             k = seen.setdefault(id(owner), len(seen) + 1)
             transposed = dense and value.name == "kernel"
             own = "weight" if transposed else value.name
-            found[own if owner is model else f"{kind}{k}.{own}"] = Parameter(value, transposed)
+            found[(model.name_of(value) or own) if owner is model else f"{kind}{k}.{own}"] = Parameter(
+                value, transposed
+            )
         return found
 
     def assign(self, model: Module, weights: Mapping[str, np.ndarray]) -> None:
@@ -156,14 +111,14 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
             value.assign(weights[name].T if transposed else weights[name])
 
     def sublayers(self, net: Any) -> Iterable[Any]:
-        """Return the layers of a Keras model, in order."""
-        layers: list[Any] = net.layers
+        """Return the layers of a Keras model, in order, or what is one layer itself."""
+        layers: list[Any] = getattr(net, "layers", [net])
         return layers
 
     def predict(self, model: Module, X: tf.Tensor) -> tf.Tensor:
         """Return the outputs of the model, without dropout and gradients."""
         with tf.device(X.device), mode(model, False):
-            return model(_floats(X))
+            return model(floats(X))
 
     def affine(self, layer: tf.keras.layers.Dense) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the values of a layer's variables."""
@@ -172,7 +127,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     def sample(self, model: Module, X: tf.Tensor) -> tf.Tensor:
         """Return the outputs of the model with dropout on, without gradients."""
         with tf.device(X.device), mode(model, True), sampling(model):
-            return model(_floats(X))
+            return model(floats(X))
 
     def device_of(self, model: Module) -> str:
         """Return the device of the first variable."""
@@ -188,7 +143,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     def init_state(self, model: Module, seed: int | None) -> State:
         """Make the optimiser, and seed the dropout masks."""
         model.compiled_validation = None  # the reader may have changed what it is made of
-        optim = model.configure_optimizers()
+        optim = configured(model)
         if seed is not None:
             arrays.seed(seed)
             reseed(model)
@@ -199,6 +154,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         rng = np.random.default_rng(seed)
         state.generator.reset_from_seed(int(rng.integers(2**31)))
         reseed(state.model, lambda: int(rng.integers(2**31)))
+        state.draws = int(rng.integers(2**30))
 
     def optimizer_state(self, state: State) -> dict[str, np.ndarray]:
         """Return copies of the variables of a Keras optimiser, its step and learning rate among them, by their numbers.
@@ -233,28 +189,18 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     def train_step(self, state: State, batch: tuple[tf.Tensor, ...], clip: float) -> tuple[State, Metrics]:
         """Take one step of the optimiser: the same as an epoch of one batch."""
         count = len(batch[-1])
-        return state, {key: curve[0] for key, curve in _run(state, batch, np.arange(count), count, clip).items()}
+        return state, {key: curve[0] for key, curve in run(state, batch, np.arange(count), count, clip).items()}
 
     def train_epoch(
         self, state: State, data: tuple[tf.Tensor, ...], order: np.ndarray, batch_size: int, clip: float
     ) -> tuple[State, Numbers]:
         """Take a step for each `batch_size` entries of `order`."""
-        curves = _run(state, data, order, batch_size, clip)
+        curves = run(state, data, order, batch_size, clip)
         return state, {key: curve.numpy().tolist() for key, curve in curves.items()}
 
     def eval_step(self, model: Module, batch: tuple[tf.Tensor, ...]) -> Metrics:
         """Return the metrics of one batch, without dropout and gradients."""
-        if model.compiled_validation is None:
-
-            def validate(batch: tuple[tf.Tensor, ...]) -> Metrics:
-                with mode(model, False):
-                    _, metrics = recorded(model.validation_step, _inputs(batch))
-                return dict(zip(metrics, _scalars(metrics.values()), strict=True))
-
-            model.compiled_validation = _compiled(validate)
-        with tf.device(batch[-1].device):
-            metrics: Metrics = model.compiled_validation.get_concrete_function(batch)(batch)
-            return metrics
+        return validation(model, batch)
 
     def eval_epoch(self, model: Module, data: tuple[tf.Tensor, ...], batch_size: int) -> Numbers:
         """Return the metrics of each `batch_size` samples, without dropout and gradients."""
@@ -300,64 +246,6 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
         """Return how many of the predictions are right."""
         labels = tf.argmax(y_hat, axis=1) if y_hat.shape.rank > 1 else y_hat
         return tf.reduce_sum(tf.cast(tf.cast(labels, y.dtype) == y, tf.float32))
-
-
-def _run(state: State, data: tuple[tf.Tensor, ...], order: np.ndarray, batch_size: int, clip: float) -> Metrics:
-    """Take the steps of an epoch, whole batches first; return a vector of each metric, still on the device."""
-    whole = len(order) // batch_size * batch_size
-    settings, curves = (clip, shared_generator(), state.rate), []
-    with tf.device(data[-1].device):
-        for part, length in ((order[:whole], batch_size), (order[whole:], len(order) - whole)):
-            if len(part):
-                rows = tf.constant(part.reshape(-1, length), tf.int32)
-                any_number = tf.TensorSpec((None, length), tf.int32)
-                train = state.train.get_concrete_function(data, any_number, *settings)
-                curves.append(train(data, rows, *settings))
-        return {key: tf.concat([curve[key] for curve in curves], axis=0) for key in curves[0]}
-
-
-def _apply(optim: Any, pairs: list[tuple[Any, Any]]) -> None:
-    """Let an optimiser change variables, given pairs (gradient, variable).
-
-    Where several replicas train, Keras' optimisers first sum the gradients over them, by a function with a gradient of
-    its own, which TensorFlow registers for ever, and with it all of the graph: some MB per traced function. Inside
-    `merge_call`, gradients count as summed.
-    """
-    tf.distribute.get_replica_context().merge_call(lambda _: optim.apply_gradients(pairs))
-
-
-@contextmanager
-def _at_rate(optim: Any, rate: tf.Tensor | None) -> Iterator[None]:
-    """Inside the block, let an optimiser by hand have a tensor as its learning rate, if there is one."""
-    if rate is None:
-        yield
-        return
-    before, optim.lr = optim.lr, rate
-    try:
-        yield
-    finally:
-        optim.lr = before
-
-
-def _clipped(grad_clip_val: float, grads: Sequence[Any]) -> list[Any]:
-    """Return gradients scaled so that their common norm is at most `grad_clip_val`."""
-    factor = tf.minimum(1.0, grad_clip_val / tf.linalg.global_norm(grads))
-    return [None if grad is None else tf.convert_to_tensor(grad) * factor for grad in grads]
-
-
-def _floats(X: tf.Tensor) -> tf.Tensor:
-    """Return pixels, uint8, as float32 in [0, 1], and other tensors as they are."""
-    return tf.cast(X, tf.float32) / 255 if X.dtype == tf.uint8 else X
-
-
-def _inputs(batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-    """Return a batch as the model takes it: pixels as floats, labels as they are."""
-    return (*map(_floats, batch[:-1]), batch[-1])
-
-
-def _scalars(values: Iterable[Any]) -> list[tf.Tensor]:
-    """Return metrics as float32 without axes."""
-    return [tf.reshape(tf.cast(value, tf.float32), ()) for value in values]
 
 
 def _call(net: Any, X: tf.Tensor, training: bool) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """What models in the book's style need of Keras that `tf.keras.Model` does not do by itself."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -41,11 +41,30 @@ class Model(tf.keras.Model):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         del self.loss  # an attribute for what `compile` is given; here it is a method
+        track = self._tracker.track  # Keras calls it for attributes, and for what is put into lists and dictionaries
+        self._tracker.track = lambda value: track(self._as_keras(value))
+
+    def _as_keras(self, value: Any, name: str | None = None) -> Any:
+        """Return a variable of TensorFlow as one of Keras, which trains only those; both share one storage."""
+        if not isinstance(value, tf.Variable):
+            return value
+        own = [*vars(self).get("_trainable_variables", ()), *vars(self).get("_non_trainable_variables", ())]
+        for variable in own:
+            if variable.value is value:
+                return variable
+        return tf.keras.Variable(value, dtype=value.dtype.name, trainable=value.trainable, name=name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, tf.Variable):  # Keras trains only variables of its own kind
-            value = tf.keras.Variable(value, dtype=value.dtype.name, trainable=value.trainable, name=name)
-        super().__setattr__(name, value)
+        before = self.__dict__.get(name)
+        super().__setattr__(name, self._as_keras(value, name))
+        if isinstance(before, (tf.keras.Variable, tf.keras.layers.Layer)) and self.name_of(before) is None:
+            self._tracker.untrack(before)  # Keras would train and save it all the same
+
+    def name_of(self, value: Any) -> str | None:
+        """Return the name of the attribute that is a variable or a layer, or has it inside, such as `params.0`."""
+        inside = getattr(value, "value", None)  # lists keep the variables that were appended to them
+        public = {name: found for name, found in vars(self).items() if not name.startswith("_") and name != "hparams"}
+        return next((name for name, found in _named(public) if found is value or (found is inside is not None)), None)
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
         """Return the outputs for some inputs; from here Keras passes `training` on to all layers inside."""
@@ -132,6 +151,15 @@ class Model(tf.keras.Model):
         self(*(tf.zeros([size or 1 for size in shape], self.input_dtype) for shape in shapes), training=False)
 
 
+def _named(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what is in nested dictionaries, lists and tuples, with the path to it."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, (dict, list, tuple)):
+            yield from _named(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 _serialize, _deserialize = tf.keras.utils.serialize_keras_object, tf.keras.utils.deserialize_keras_object
 
 
@@ -216,38 +244,46 @@ _building_again = _BuildingAgain(name="building_again")
 
 
 @contextmanager
-def noting_penalties(variables: Iterable[Any]) -> Iterator[set[int]]:
-    """Note the `id`s of the variables whose regularisers are called inside the block.
+def noting_penalties(model: Model) -> Iterator[set[int]]:
+    """Note the `id`s of the variables and layers whose regularisation terms are asked for inside the block.
 
-    A reader's own loss calls them when it adds `losses`, those of the model or of a layer.
+    A reader's own loss asks for them when it adds `losses`, those of the model or of a layer.
     """
     noted: set[int] = set()
 
-    def noting(variable: Any, regularizer: Any) -> Callable[[Any], Any]:
-        def note(value: Any) -> Any:
-            noted.add(id(variable))
-            return regularizer(value)
+    def noting(owner: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*args: Any) -> Any:
+            noted.add(id(owner))
+            return function(*args)
 
         return note
 
-    before = [(variable, variable.regularizer) for variable in variables if variable.regularizer is not None]
-    for variable, regularizer in before:
-        variable.regularizer = noting(variable, regularizer)
+    model._clear_losses()  # Keras does it only where a model is called by no layer
+    variables = [variable for variable in model.trainable_variables if variable.regularizer is not None]
+    before = [variable.regularizer for variable in variables]
+    for variable in variables:
+        variable.regularizer = noting(variable, variable.regularizer)
     try:
-        yield noted
+        # what calls of a layer added to its losses, such as terms of its outputs
+        with overlaid(model._flatten_layers(), "_get_own_losses", lambda layer: noting(layer, layer._get_own_losses)):
+            yield noted
     finally:
-        for variable, regularizer in before:
+        for variable, regularizer in zip(variables, before, strict=True):
             variable.regularizer = regularizer
 
 
-def penalized(loss: tf.Tensor, variables: Iterable[Any], added: set[int]) -> tf.Tensor:
-    """Return a loss plus the regularisation terms of the variables whose `id` is not among those `added` already.
+def penalized(loss: tf.Tensor, model: Model, added: set[int]) -> tf.Tensor:
+    """Return a loss plus the regularisation terms of variables and layers whose `id` is not among those `added`.
 
     Keras' own `fit` adds them, too, and reports the sum. Here the history has what the model's steps report.
     """
-    for variable in variables:
+    for variable in model.trainable_variables:
         if variable.regularizer is not None and id(variable) not in added:
             loss += variable.regularizer(variable)
+    for layer in model._flatten_layers():
+        for term in layer._get_own_losses() if id(layer) not in added else ():
+            loss += term
+    model._clear_losses()
     return loss
 
 
