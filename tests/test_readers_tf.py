@@ -261,6 +261,35 @@ def test_all_losses_of_keras_layers_count_once(d2l, reader_adds):
         np.testing.assert_allclose(value, right, rtol=1e-4, atol=1e-5)
 
 
+def test_a_loss_with_an_axis_is_reported_as_a_number(d2l):
+    """Keras' `losses` is a list, so that a loss plus it has an axis; here in an epoch that a reader has written."""
+    import tensorflow as tf
+
+    class Model(d2l.LinearRegression):
+        def __init__(self, lr):
+            super().__init__(lr)
+            self.net = tf.keras.layers.Dense(1, kernel_regularizer=tf.keras.regularizers.L2(0.1))
+
+        def loss(self, y_hat, y):
+            return super().loss(y_hat, y) + self.net.losses
+
+    class ByLoops(d2l.Trainer):
+        def fit_epoch(self):
+            for batch in self.train_dataloader:
+                with tf.GradientTape() as tape:
+                    loss = self.model.training_step(self.prepare_batch(batch))
+                grads = tape.gradient(loss, self.model.trainable_variables)
+                self.optim.apply_gradients(zip(grads, self.model.trainable_variables, strict=True))
+                self.train_batch_idx += 1
+
+    y = X.sum(axis=1) + 0.5
+    by_loops = ByLoops(2, seed=0, progress=False)
+    by_loops.fit(Model(0.1), d2l.ArrayData(X, y, X, y, batch_size=16))
+    trainer = fitted(d2l, Model(0.1), y=y)
+    for row, right in zip(by_loops.history, trainer.history, strict=True):
+        assert row["train_loss"] == pytest.approx(right["train_loss"], rel=1e-4)
+
+
 @pytest.mark.parametrize("form", ["in the optimiser", "in lists"])
 def test_schedules_of_keras_decide_the_rate(d2l, form):
     """After the third of the six steps, the rate is 0."""

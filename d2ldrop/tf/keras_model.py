@@ -23,7 +23,8 @@ if tf.keras.backend.backend() != "tensorflow":
 class Model(tf.keras.Model):
     """A model with a training mode, all of whose variables are trained.
 
-    Subclasses define `forward(X)`. They create layers in `__init__`, and variables too, `self.W = tf.Variable(...)`.
+    Subclasses define `forward(X)`. They create layers in `__init__`, and variables too, `self.W = tf.Variable(...)`, or
+    in lists and dictionaries.
     Keras compiles, fits, saves, clones and exports them like any other model; what it makes a model from again are the
     arguments that `save_hyperparameters` kept. For files with a class of the reader's, `tf.keras.models.load_model`
     wants `custom_objects={name: class}`.

@@ -119,15 +119,12 @@ def validation(model: Module, batch: tuple[tf.Tensor, ...]) -> Metrics:
 
         model.compiled_validation = _compiled(validate)
     compiled = model.compiled_validation
-    if hasattr(compiled, "get_concrete_function"):
-        with tf.device(batch[-1].device):
-            validate = traced(compiled, batch)
-            if validate is not None:
-                found: Metrics = validate(batch)
-                return found
-        model.compiled_validation = compiled.python_function  # from now on as it is written
-    reported: Metrics = model.compiled_validation(batch)
-    return reported
+    with tf.device(batch[-1].device):
+        step = traced(compiled, batch) if hasattr(compiled, "get_concrete_function") else compiled
+        if step is None:
+            model.compiled_validation = step = compiled.python_function  # from now on as it is written
+        metrics: Metrics = step(batch)
+        return metrics
 
 
 def configured(model: Module) -> Any:

@@ -59,5 +59,5 @@ def fetched(steps: Iterable[Metrics], backend: AnyBackend) -> Numbers:
     numbers: Numbers = {}
     for metrics in steps:
         for key, value in metrics.items():
-            numbers.setdefault(key, []).append(float(backend.numpy(value)))
+            numbers.setdefault(key, []).append(float(backend.numpy(value).item()))  # a loss may be of shape (1,)
     return numbers
