@@ -141,7 +141,7 @@ def configured(model: Module) -> Any:
     optim, *schedules = tf.nest.flatten(given) or [None]
     known = tf.keras.optimizers.schedules.LearningRateSchedule
     scheduled = [isinstance(optim, tf.keras.optimizers.Optimizer) and isinstance(each, known) for each in schedules]
-    if not (hasattr(optim, "apply_gradients") and len(schedules) <= 1 and all(scheduled)):
+    if optim is None or len(schedules) > 1 or not all(scheduled):
         raise ArgumentTypeError(
             "Expected configure_optimizers to return an optimiser of Keras, or an object with "
             "apply_gradients(grads_and_vars); in lists, a schedule of tf.keras.optimizers.schedules may follow. "
