@@ -39,6 +39,8 @@ class LinearRegressionScratch(Regressor):
 class LinearRegression(Regressor):
     """Linear regression from PyTorch's own layer, which takes the number of features from the first batch.
 
+    As in the book, its loss is PyTorch's, without the factor 1/2 of the scratch model: the same `lr` takes larger steps.
+
     Parameters
     ----------
     lr
@@ -51,6 +53,10 @@ class LinearRegression(Regressor):
         super().__init__()
         self.save_hyperparameters()
         self.net = nn.LazyLinear(1)
+
+    def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
+        """Return (Y_hat - Y)^2: its mean, or the mean over outputs per sample."""
+        return 2 * super().loss(Y_hat, Y, averaged)
 
     def get_w_b(self) -> tuple[Tensor, Tensor]:
         """Return the weights (1, num_inputs) and the bias (1,)."""
