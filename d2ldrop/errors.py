@@ -1,6 +1,8 @@
 """The errors d2ldrop raises: one root, and beside it the builtin each would be without us."""
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -67,6 +69,23 @@ def need(package: str, extra: str, what: str) -> None:
             f"{what} needs the package {package!r}, which is not installed. "
             f"Install it with: pip install '.[{extra}]' in a checkout of d2ldrop"
         )
+
+
+def not_installed(backend: str, package: str) -> BackendError:
+    """Return the error for a backend whose framework, or what that needs, is not installed; it names the extra."""
+    return BackendError(
+        f"The backend {backend!r} needs the package {package!r}, which is not installed. "
+        f"Install it with: pip install '.[{backend}]' in a checkout of d2ldrop"
+    )
+
+
+@contextmanager
+def naming_extra(backend: str) -> Iterator[None]:
+    """Say which extra to install where an adapter's import of its framework, in the block, finds no such package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise not_installed(backend, error.name or backend) from error
 
 
 def not_an_array(X: Any, backend: str) -> ArgumentTypeError:

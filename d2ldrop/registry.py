@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array
-from d2ldrop.errors import ArgumentTypeError, BackendError
+from d2ldrop.errors import ArgumentTypeError, BackendError, not_installed
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -100,10 +100,7 @@ def backend(name: str) -> ModuleType:
     if name not in _registry:
         raise BackendError(f"Expected a backend among {', '.join(_registry)}. Received: {name!r}")
     if importlib.util.find_spec(package_of(name)) is None:
-        raise BackendError(
-            f"The backend {name!r} needs the package {package_of(name)!r}, which is not installed. "
-            f"Install it with: pip install '.[{name}]' in a checkout of d2ldrop"
-        )
+        raise not_installed(name, package_of(name))
     return importlib.import_module(_registry[name].module)
 
 

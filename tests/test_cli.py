@@ -17,6 +17,7 @@ from d2ldrop.cli import commands
 from d2ldrop.cli import main as cli
 from d2ldrop.data import fashion_mnist as fashion
 from d2ldrop.errors import DataNotFoundError
+from d2ldrop.registry import package_of
 
 
 @pytest.mark.parametrize("model", ["scratch", "concise"])
@@ -250,8 +251,25 @@ def test_names_of_frameworks_and_no_command(d2l, capsys):
     other = {"torch": "pytorch", "tf": "tensorflow"}.get(d2l.name, d2l.name)
     assert run_cli("train", "--backend", other, *QUICK, "--epochs", "1") == 0
     assert f"{d2l.name} scratch: validation accuracy" in capsys.readouterr().out
-    assert run_cli() == 2
-    assert "{train,predict,compare,exercise,bench,info}" in capsys.readouterr().out
+
+
+def test_without_a_command_all_are_listed(capsys):
+    assert run_cli() == 0
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^ +{name} +[A-Z]", shown, re.MULTILINE) for name in cli.EXAMPLES)
+    assert run_cli("--help") == 0
+    assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("example", [line.strip() for text in cli.EXAMPLES.values() for line in text.splitlines()])
+def test_the_examples_of_the_help_can_be_typed(example, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    command, name, *words = example.split()
+    args = cli.parser().parse_args([name, *words])
+    cli.check_together(cli.parser(), args)
+    assert (command, args.command) == ("d2ldrop", name)
+    assert run_cli(name, "--help") == 0
+    assert f"  {example}\n" in capsys.readouterr().out
 
 
 def test_train_rejects_a_missing_gpu(d2l, capsys):
@@ -262,11 +280,22 @@ def test_train_rejects_a_missing_gpu(d2l, capsys):
 
 
 def test_info_lists_backends_and_data(capsys):
-    assert run_cli("info") == 0
+    assert run_cli("info", "--devices") == 0
     shown = capsys.readouterr().out
     assert "numpy" in shown
     assert "fashion-mnist" in shown
     assert "devices: cpu" in shown
+    versions = dict(re.findall(r"^(\w+) +([\w.+]+), devices", shown, re.MULTILINE))
+    assert versions == {name: sys.modules[package_of(name)].__version__ for name in d2ldrop.available()}
+
+
+def test_info_imports_no_framework():
+    code = "import sys; from d2ldrop.cli.main import main; main(['info']); print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    *lines, loaded = shown.splitlines()
+    assert any(line.startswith("numpy ") for line in lines)
+    assert "devices" not in shown
+    assert not {"torch", "tensorflow", "jax", "mxnet"} & {*loaded.split()}
 
 
 def test_module_entry_point():

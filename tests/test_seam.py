@@ -100,6 +100,42 @@ def test_backend_names_the_extra_of_a_missing_framework():
         d2ldrop.backend("theano")
 
 
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+try:
+    {statement}
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "package", "extra"),
+    [
+        ("from d2ldrop import torch as d2l", "torch", "torch"),
+        ("import d2ldrop.torch", "torch", "torch"),
+        ("from d2ldrop import tensorflow as d2l", "tensorflow", "tf"),
+        ("from d2ldrop import jax as d2l", "jax", "jax"),
+        ("from d2ldrop import mxnet as d2l", "mxnet", "mxnet"),
+    ],
+)
+def test_an_import_names_the_extra_of_a_missing_framework(statement, package, extra):
+    code = WITHOUT.format(statement=statement, package=package)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == (
+        f"The backend {extra!r} needs the package {package!r}, which is not installed. "
+        f"Install it with: pip install '.[{extra}]' in a checkout of d2ldrop\n"
+    )
+    assert not shown.stderr
+
+
 def test_backend_of_finds_the_backend_of_an_array(d2l):
     X = d2l.array(np.ones((2, 3), np.float32))
     assert backend_of(X) is d2l.backend

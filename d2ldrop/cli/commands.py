@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,10 @@ from d2ldrop.plots.uncertainty import show_uncertain
 from d2ldrop.registry import available, get_backend, package_of, registered
 from d2ldrop.studies import compare as comparison
 from d2ldrop.studies.training import BATCH_SIZES, DATA
-from d2ldrop.training.callbacks import Callback, Training
 from d2ldrop.training.checkpoints import Checkpoint
 from d2ldrop.training.checks import gpus
 from d2ldrop.training.history import HistoryLog, TensorBoardLog, write_history
-from d2ldrop.training.progress import in_terminal
+from d2ldrop.training.progress import EpochLines, in_terminal
 from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
 from d2ldrop.uncertainty import MCPrediction, mc_predict
@@ -180,15 +178,15 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def info(args: argparse.Namespace) -> None:
-    """Print versions, devices, backends, and where the data are."""
+    """Print versions, backends, and where the data are; a framework is imported only to ask for its devices."""
     version = importlib.metadata.version
     print(f"d2ldrop {version('d2ldrop')}, Python {platform.python_version()}, {platform.platform()}")
     for name in registered():
         if name not in available():
             print(f"{name:8} not installed: pip install '.[{name}]' in a checkout")
             continue
-        devices = ", ".join(map(str, get_backend(name).try_all_gpus()))
-        print(f"{name:8} {sys.modules[package_of(name)].__version__}, devices: {devices}")
+        devices = ", devices: " + ", ".join(map(str, get_backend(name).try_all_gpus())) if args.devices else ""
+        print(f"{name:8} {version_of(package_of(name))}{devices}", flush=True)
     print(f"data     digits: scikit-learn {version('scikit-learn')}")
     print(f"data     fashion-mnist: {FashionMNIST.locate() or 'not here yet, fetched when it is first used'}")
 
@@ -196,17 +194,13 @@ def info(args: argparse.Namespace) -> None:
 # Parts of the commands
 
 
-class EpochLines(Callback):
-    """Reports a line per epoch, where there is no progress bar."""
-
-    def __init__(self, report: Report):
-        self.report = report
-
-    def on_epoch_end(self, trainer: Training) -> None:
-        """Report the metrics of the last epoch."""
-        row = trainer.history[-1]
-        numbers = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if key.startswith(("train_", "val_")))
-        self.report(f"epoch {row['epoch']}/{trainer.max_epochs}: {numbers}, {row['seconds']:.2f} s")
+def version_of(package: str) -> str:
+    """Return the version of a package that is installed, perhaps by a distribution of another name."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # TensorFlow may come from tensorflow-cpu
+        names = importlib.metadata.packages_distributions().get(package)
+        return importlib.metadata.version(names[0]) if names else "of unknown version"
 
 
 def optimizer(args: argparse.Namespace) -> dict[str, Any]:

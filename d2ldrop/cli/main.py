@@ -30,8 +30,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
-    """A formatter that shows a default where there is one."""
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """A formatter that shows a default where there is one, and examples line by line."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None or action.default is False else super()._get_help_string(action)
@@ -40,14 +40,15 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and return the exit status: 0, or 1 for a failure; wrong use exits with 2.
 
-    After a signal it is 128 and the signal's number: 130 for an interrupt, 143 for SIGTERM, 129 for SIGHUP.
+    Without a command, the commands are listed. After a signal the status is 128 and the signal's number: 130 for an
+    interrupt, 143 for SIGTERM, 129 for SIGHUP.
     """
     commands = parser()
     args = commands.parse_args(argv)
     check_together(commands, args)
     if args.command is None:
         commands.print_help()
-        return 2
+        return 0
     try:
         return int(args.run(args) or 0)
     except KeyboardInterrupt as interrupt:
@@ -88,21 +89,53 @@ def check_together(commands: argparse.ArgumentParser, args: argparse.Namespace) 
 
 PICTURES = (".png", ".svg", ".pdf")
 
+EXAMPLES = {
+    "train": """\
+  d2ldrop train --plot curves.png
+  d2ldrop train --backend jax --epochs 3 --dropout-1 0.2 --save weights.safetensors
+  d2ldrop train --csv table.csv --target column""",
+    "predict": """\
+  d2ldrop predict --weights weights.safetensors --plot predictions.png
+  d2ldrop predict --weights weights.safetensors --backend numpy --samples 100
+  d2ldrop predict --csv new-rows.csv --weights of-a-table.safetensors --out predictions.csv""",
+    "compare": """\
+  d2ldrop compare --data digits --epochs 3
+  d2ldrop compare --backend numpy --backend torch --model scratch --shared-masks --plot curves.png""",
+    "exercise": """\
+  d2ldrop exercise 1 --quick
+  d2ldrop exercise all --out results""",
+    "bench": """\
+  d2ldrop bench --backend torch
+  d2ldrop bench --part layers --plot bars.png""",
+    "info": """\
+  d2ldrop info
+  d2ldrop info --devices""",
+}
+"""What people would type, for each command."""
+
+WELCOME = """\
+examples:
+  d2ldrop train                    train the chapter's network, and see how well it does
+  d2ldrop train --plot curves.png  the same, and draw its curves
+  d2ldrop train --help             all that this command can do"""
+
 
 def add_hyperparameters(add: Callable[..., Any]) -> None:
     """Add the options that say how the chapter's models are trained."""
-    add("--batch-size", type=count, help="samples per step; 256, or 16 for digits, if not given")
+    add("--batch-size", type=count, metavar="N", help="samples per step; 256, or 16 for digits, if not given")
     add("--optimizer", choices=LEARNING_RATES, default="sgd", help="the framework's own optimiser of that name")
-    add("--lr", type=positive, help="learning rate; 0.1, or 0.001 for adam and adamw, if not given")
+    add("--lr", type=positive, metavar="RATE", help="learning rate; 0.1, or 0.001 for adam and adamw, if not given")
     add(
         "--weight-decay",
         type=not_negative,
+        metavar="RATE",
         default=0.0,
-        help="times parameters, added to gradients; adamw: decoupled",
+        help="how strongly weights are pulled towards 0; with adamw, apart from the gradient",
     )
-    add("--momentum", type=probability, default=0.0, help="of sgd")
-    add("--dropout-1", type=probability, default=0.5, help="probability of dropping, first hidden layer")
-    add("--dropout-2", type=probability, default=0.5, help="probability of dropping, second hidden layer")
+    add("--momentum", type=probability, metavar="M", default=0.0, help="how much of the last step sgd repeats")
+    chance = "chance with which a unit of the {} hidden layer is dropped"
+    add("--dropout-1", type=probability, metavar="P", default=0.5, help=chance.format("first"))
+    add("--dropout-2", type=probability, metavar="P", default=0.5, help=chance.format("second"))
 
 
 def add_table(add: Callable[..., Any]) -> None:
@@ -112,15 +145,27 @@ def add_table(add: Callable[..., Any]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    one: dict[str, Any] = {"type": canonical, "choices": registered(), "help": "the framework"}
-    several = {**one, "action": "append", "help": "the framework; all that are installed, if not given"}
+    names = f"the framework: {', '.join(registered())}; tensorflow and pytorch are understood as well"
+    one: dict[str, Any] = {"type": canonical, "choices": registered(), "metavar": "NAME", "help": names}
+    several = {**one, "action": "append", "help": f"{names}; may be given several times; all installed, if not given"}
     one["default"] = available()[0]
-    main_parser = Parser(prog="d2ldrop", description="The dropout chapter of Dive into Deep Learning")
+    main_parser = Parser(
+        prog="d2ldrop",
+        description="The dropout chapter of Dive into Deep Learning, to run and to compare.",
+        epilog=WELCOME,
+        formatter_class=HelpWithDefaults,
+    )
     main_parser.add_argument("--version", action="version", version=importlib.metadata.version("d2ldrop"))
-    commands = main_parser.add_subparsers(dest="command", parser_class=Parser)
+    commands = main_parser.add_subparsers(dest="command", parser_class=Parser, title="commands", metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, formatter_class=HelpWithDefaults)
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"examples:\n{EXAMPLES[name]}",
+            formatter_class=HelpWithDefaults,
+        )
         added.set_defaults(run=run)
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return added
@@ -138,11 +183,11 @@ def parser() -> argparse.ArgumentParser:
     add("--task", choices=["auto", "classification", "regression"], help="auto, if not given: what the column holds")
     add_table(add)
     add("--ignore", metavar="COLUMN", action="append", help="a column to leave out; may be given several times")
-    add("--epochs", type=count, default=10, help="passes over the training samples")
+    add("--epochs", type=count, metavar="N", default=10, help="passes over the training samples")
     add_hyperparameters(add)
-    add("--hidden-1", type=count, default=256, help="units of the first hidden layer")
-    add("--hidden-2", type=count, default=256, help="units of the second hidden layer")
-    add("--seed", type=whole, default=0, help="what initial weights, order and dropout masks are drawn from")
+    add("--hidden-1", type=count, metavar="N", default=256, help="units of the first hidden layer")
+    add("--hidden-2", type=count, metavar="N", default=256, help="units of the second hidden layer")
+    add("--seed", type=whole, metavar="N", default=0, help="with the same number, training takes the same course again")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if the framework sees one")
     add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw the curves to a .png, .svg or .pdf")
     add("--history", type=writable(*ENDINGS), metavar="FILE", help="write a row per epoch to a .csv, .json or .jsonl")
@@ -169,7 +214,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="predict with dropout on, and average over N masks for each image or row",
     )
-    add("--seed", type=whole, default=0, help="what these masks are drawn from")
+    add("--seed", type=whole, metavar="N", default=0, help="with the same number, the masks are the same again")
     add(
         "--plot",
         type=writable(*PICTURES),
@@ -182,8 +227,8 @@ def parser() -> argparse.ArgumentParser:
     add("--backend", **several)
     add("--model", choices=MODELS, action="append", help="the model; both, if not given")
     add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
-    add("--epochs", type=count, default=10, help="passes over the training samples")
-    add("--seed", type=whole, default=0, help="what initial weights and order are drawn from")
+    add("--epochs", type=count, metavar="N", default=10, help="passes over the training samples")
+    add("--seed", type=whole, metavar="N", default=0, help="with the same number, training takes the same course again")
     add("--shared-masks", action="store_true", help="drop the same elements everywhere: scratch models coincide")
     add(
         "--plot", type=writable(*PICTURES), metavar="FILE", help="draw the loss of each step, and how the curves differ"
@@ -196,9 +241,19 @@ def parser() -> argparse.ArgumentParser:
     add("number", choices=[*map(str, EXERCISES), "all"], help="which exercise")
     add("--backend", **one)
     add("--data", choices=["auto", *DATA], default="auto", help="auto: Fashion-MNIST if it can be had, else the digits")
-    add("--seeds", type=count, help=f"how often each setting is trained; {SEEDS}, or {QUICK_SEEDS} with --quick")
+    add(
+        "--seeds",
+        type=count,
+        metavar="N",
+        help=f"how often each setting is trained; {SEEDS}, or {QUICK_SEEDS} with --quick",
+    )
     add("--quick", action="store_true", help="the digits, few epochs and settings: seconds, to see that it works")
-    add("--jobs", type=count, help="trainings at the same time, a process each; as many as cores, if not given")
+    add(
+        "--jobs",
+        type=count,
+        metavar="N",
+        help="trainings at the same time, a process each; as many as cores, if not given",
+    )
     add("--engine", choices=ENGINES, default="loky", help="loky: this machine; dask or ray: a cluster")
     add("--address", help="of the cluster's scheduler; without one, a cluster is started on this machine")
     add(
@@ -214,11 +269,12 @@ def parser() -> argparse.ArgumentParser:
     add("--backend", **several)
     add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
     add("--part", choices=bench_module.PARTS, action="append", help="what to measure; all but scale, if not given")
-    add("--repeats", type=count, default=7, help="how often to time each contestant")
+    add("--repeats", type=count, metavar="N", default=7, help="how often to time each contestant")
     add("--device", choices=["cpu", "gpu"], default="cpu", help="where all but the copy of memory run")
     add("--scale", action="append_const", dest="part", const="scale", help="the same as --part scale")
     add("--json", action="store_true", help="print JSON instead of tables")
     add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw the medians as bars")
 
-    command("info", info, "Show versions, devices, backends, and where the data are.")
+    info_parser = command("info", info, "Show versions, which frameworks are installed, and where the data are.")
+    info_parser.add_argument("--devices", action="store_true", help="import each framework, and ask what it can use")
     return main_parser

@@ -2,12 +2,16 @@
 
 from typing import Any
 
-import jax
 import numpy as np
-from jax import Array
-from jax import numpy as jnp
 
-from d2ldrop.jax.keys import get_key
+from d2ldrop.errors import naming_extra
+
+with naming_extra("jax"):
+    import jax
+    from jax import Array
+    from jax import numpy as jnp
+
+    from d2ldrop.jax.keys import get_key  # it needs Flax
 
 # Devices
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as onp  # noqa: ICN001 - see above
 
 from d2ldrop.compat import numpy_with_bool
-from d2ldrop.errors import not_real
+from d2ldrop.errors import naming_extra, not_real
 from d2ldrop.randomness import HostGenerator
 
 _first = "mxnet" not in sys.modules  # no one can have seeded it
 
 # The package's __init__ imports this module before any other that needs MXNet.
-with numpy_with_bool():
+with naming_extra("mxnet"), numpy_with_bool():
     import mxnet as mx
     from mxnet import np, npx
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from d2ldrop.errors import naming_extra
 from d2ldrop.tf.quiet import quietly
 
 # The package imports this module before any other that imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # 0 shows everything
-with quietly(stderr=os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0"):
+with naming_extra("tf"), quietly(stderr=os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0"):
     import tensorflow as tf
 
     _gpus = tf.config.list_physical_devices("GPU")  # looks for a driver, and reports on stderr if there is none

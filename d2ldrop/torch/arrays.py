@@ -5,8 +5,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from d2ldrop.errors import naming_extra
+
+with naming_extra("torch"):
+    import torch
+    from torch import Tensor
 
 # Devices
 

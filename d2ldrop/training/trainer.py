@@ -14,7 +14,6 @@ from d2ldrop.backend import Array, Metrics, Numbers
 from d2ldrop.data import BatchLoader
 from d2ldrop.errors import ArgumentError, DivergedError
 from d2ldrop.hyperparameters import number, positive
-from d2ldrop.plots.board import in_notebook
 from d2ldrop.randomness import initial_weights, integer, of_epoch, sharing_masks, streams
 from d2ldrop.training.batches import fetched, on_device, parts_of
 from d2ldrop.training.callbacks import Callback
@@ -30,7 +29,7 @@ from d2ldrop.training.checks import (
 )
 from d2ldrop.training.evaluation import Evaluator
 from d2ldrop.training.metrics import MetricLog
-from d2ldrop.training.progress import ProgressBar, in_terminal
+from d2ldrop.training.progress import shown
 
 
 class Trainer(Evaluator):
@@ -61,7 +60,8 @@ class Trainer(Evaluator):
     on_divergence
         What to do when the loss or a weight becomes nan or infinite: `"raise"` a `DivergedError`, or `"warn"`.
     progress
-        False for silence. By default there is a bar in a terminal, and the animated board in a notebook.
+        False for silence. By default there is a bar in a terminal (where it cannot be drawn, as with TERM=dumb, a line
+        per epoch), and the animated board in a notebook. True for lines also where no terminal is.
 
     Attributes
     ----------
@@ -163,9 +163,8 @@ class Trainer(Evaluator):
         model.board.reset(xlim=(0, self.max_epochs), display=self.progress is not False)
         self.history, self.should_stop = [], False
         self.epoch = self.train_batch_idx = self.val_batch_idx = 0
-        bar = in_terminal() if self.progress is None else self.progress and not in_notebook()
         last = [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]  # when others have decided
-        self._listeners = [*(c for c in self.callbacks if c not in last), *([ProgressBar()] if bar else []), *last]
+        self._listeners = [*(c for c in self.callbacks if c not in last), *shown(self.progress), *last]
         if resume is not None:
             restore(self, resume)
         self._kept = self.backend.get_weights(model)
