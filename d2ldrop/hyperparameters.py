@@ -3,6 +3,7 @@
 import inspect
 import math
 import numbers
+import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -104,6 +105,23 @@ class HyperParameters:
             attributes = {**OPTIONS, **self.hparams}
         for name, value in attributes.items():
             setattr(self, name, value)
+
+
+def call_of(thing: HyperParameters) -> str:
+    """Return the call that made an object, without arguments that have their default, for its `repr`.
+
+    Examples
+    --------
+    >>> class Layer(HyperParameters):
+    ...     def __init__(self, width, rate=0.5, bias=True):
+    ...         self.save_hyperparameters()
+    >>> call_of(Layer(3, bias=False))
+    'Layer(width=3, bias=False)'
+    """
+    known = inspect.signature(type(thing)).parameters
+    texts = {name: reprlib.repr(value) for name, value in thing.hparams.items()}
+    given = [f"{name}={text}" for name, text in texts.items() if name not in known or text != repr(known[name].default)]
+    return f"{type(thing).__name__}({', '.join(given)})"
 
 
 def is_overridden(thing: Any, method: str) -> bool:

@@ -339,3 +339,25 @@ def test_no_sample_is_both_for_training_and_for_validation(d2l):
     train, val = (data.split(part).X[:, 0].tolist() for part in (True, False))
     assert sorted(train + val) == list(range(0, 20, 2))
     assert len(val) == 2
+
+
+def test_data_say_what_they_hold(d2l):
+    digits = "1437 samples to train on, 360 to validate on, each (8, 8) float32; 10 classes; batch_size=32"
+    assert repr(d2l.Digits(batch_size=32)) == f"<Digits: {digits}>"
+    X, y = np.zeros((10, 3), np.uint8), np.linspace(0, 1, 20).reshape(10, 2)
+    kind = "8 samples to train on, 2 to validate on, each (3,) uint8; 2 targets; batch_size=64"
+    assert repr(d2l.ArrayData(X, y)) == f"<ArrayData: {kind}>"
+
+    class Own(d2l.DataModule):
+        def __init__(self, size, scale=1.0):
+            self.save_hyperparameters()
+
+    assert repr(Own(3)) == "<Own(size=3)>"
+
+
+def test_data_that_are_not_there_yet_say_how_they_were_made(d2l):
+    class Lazy(d2l.ArrayData):
+        def __init__(self, size):
+            self.save_hyperparameters()
+
+    assert repr(Lazy(4)) == "<Lazy(size=4)>"

@@ -128,12 +128,10 @@ except ImportError as error:
 )
 def test_an_import_names_the_extra_of_a_missing_framework(statement, package, extra):
     code = WITHOUT.format(statement=statement, package=package)
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == (
+    assert run(code) == (
         f"The backend {extra!r} needs the package {package!r}, which is not installed. "
         f"Install it with: pip install '.[{extra}]' in a checkout of d2ldrop\n"
     )
-    assert not shown.stderr
 
 
 def test_backend_of_finds_the_backend_of_an_array(d2l):

@@ -398,3 +398,13 @@ def test_custom_fit_epoch_in_jax(d2l, small):
     assert trainer.evaluate()["val_acc"] == pytest.approx(trainer.history[-1]["val_acc"], abs=1e-6)
     X, y = d2l.Digits().split(False, channels_last=True)
     assert (trainer.predict(X).argmax(axis=1) == y).mean() == pytest.approx(trainer.history[-1]["val_acc"], abs=1e-6)
+
+
+def test_a_trainer_says_what_it_is_and_how_far_it_came(d2l, small):
+    trainer = d2l.Trainer(max_epochs=2, seed=3, progress=False)
+    assert repr(trainer) == "<Trainer(max_epochs=2, seed=3, progress=False): 0 epochs trained>"
+    trainer.fit(d2l.DropoutMLP(**small), d2l.Digits())
+    numbers = ", ".join(f"{key} {trainer.history[-1][key]:.4f}" for key in ("train_loss", "train_acc"))
+    assert repr(trainer).startswith(
+        f"<Trainer(max_epochs=2, seed=3, progress=False): 2 epochs trained, {numbers}, val_"
+    )

@@ -12,7 +12,7 @@ from d2ldrop.backend import AnyBackend, Array
 from d2ldrop.data.on_disk import OnDisk, chosen, chunks, stays_on_disk
 from d2ldrop.data.parts import Pair, Samples, part
 from d2ldrop.errors import DataError, UsageError
-from d2ldrop.hyperparameters import HyperParameters, positive
+from d2ldrop.hyperparameters import HyperParameters, call_of, positive
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
 from d2ldrop.registry import backend_of, get_backend
 
@@ -75,6 +75,9 @@ class DataModule(HyperParameters):
 
     def __init__(self, root: str | os.PathLike[str] = "../data", num_workers: int = 0):
         self.save_hyperparameters()
+
+    def __repr__(self) -> str:
+        return f"<{call_of(self)}>"
 
     @property
     def backend(self) -> AnyBackend:
@@ -209,6 +212,16 @@ class ArrayData(DataModule):
     def on_disk(self) -> bool:
         """Whether samples stay in a file, from which they are read batch by batch."""
         return any(isinstance(split.X, OnDisk) for split in self._splits.values())
+
+    def __repr__(self) -> str:
+        if "_splits" not in vars(self):  # a subclass that has not called `_fill`
+            return super().__repr__()
+        (X, _), (X_val, _) = self._splits[True], self._splits[False]
+        kind = f"{self.num_outputs} {'targets' if self.is_regression else 'classes'}"
+        return (
+            f"<{type(self).__name__}: {len(X)} samples to train on, {len(X_val)} to validate on, "
+            f"each {X.shape[1:]} {X.dtype}; {kind}; batch_size={self.batch_size}>"
+        )
 
     def split(self, train: bool, channels_last: bool = False) -> Split:
         """Return the training or validation samples as they are in memory, or in a file.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from d2ldrop.hyperparameters import call_of
 from d2ldrop.numpy import layers as nn
 from d2ldrop.numpy.masks import draw_mask, dropout_mask, masked, real_floats
 from d2ldrop.numpy.optimizers import SGD, Adam, optimizer_for
@@ -65,6 +66,9 @@ class Module(BaseModule, nn.Layer):
 
     backend_name = "numpy"
     transient = (*BaseModule.transient, "dloss", "H", "masks")
+
+    def __repr__(self) -> str:
+        return call_of(self)
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the network for inputs (N, ...)."""

@@ -28,6 +28,9 @@ class Training(Protocol):
 class Callback:
     """Base of callbacks: every hook does nothing. `trainer` is the `Trainer` that calls them."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
     def on_fit_start(self, trainer: Training) -> None:
         """Call before the first epoch, when model and data are ready."""
 

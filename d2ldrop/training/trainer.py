@@ -13,7 +13,7 @@ import numpy as np
 from d2ldrop.backend import Array, Metrics, Numbers
 from d2ldrop.data import BatchLoader
 from d2ldrop.errors import ArgumentError, DivergedError
-from d2ldrop.hyperparameters import number, positive
+from d2ldrop.hyperparameters import call_of, number, positive
 from d2ldrop.randomness import initial_weights, integer, of_epoch, sharing_masks, streams
 from d2ldrop.training.batches import fetched, on_device, parts_of
 from d2ldrop.training.callbacks import Callback
@@ -113,6 +113,12 @@ class Trainer(Evaluator):
         self.history: list[dict[str, float]] = []
         self.epoch_log = MetricLog()
         self.should_stop = False
+
+    def __repr__(self) -> str:
+        history = vars(self).get("history")
+        row = history[-1] if history else {}
+        numbers = [f"{key} {value:.4f}" for key, value in row.items() if key.startswith(("train_", "val_"))]
+        return f"<{call_of(self)}: {', '.join([f'{len(history or ())} epochs trained', *numbers])}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles hold: settings, history and the model, but no data, optimiser or loaders."""
