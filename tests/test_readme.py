@@ -89,8 +89,9 @@ def test_the_newcomers_commands_name_what_is_there(tmp_path, monkeypatch):
 def test_extras_are_there():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     named = {extra for extras in re.findall(r"\.\[([\w,]+)\]", README) for extra in extras.split(",")}
-    assert {"torch", "notebooks"} < named
+    assert {"torch", "tf", "jax", "mxnet", "notebooks"} <= named
     assert named <= {*project["optional-dependencies"]}
+    assert all((ROOT / name).is_file() for name in re.findall(r"pip install -c (\S+)", README))
 
 
 def test_links_lead_to_files():
