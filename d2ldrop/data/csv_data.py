@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from d2ldrop.data.modules import ArrayData, Split, divided
+from d2ldrop.data.modules import ArrayData, Split
+from d2ldrop.data.splits import divided
 from d2ldrop.data.tables import (
     Frame,
     NumberColumn,

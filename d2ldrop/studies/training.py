@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from d2ldrop.data import Digits, FashionMNIST, ImageData
-from d2ldrop.data.modules import validation_last
+from d2ldrop.data.splits import validation_last
 from d2ldrop.registry import get_backend
 from d2ldrop.studies.compare import CHAPTER
 from d2ldrop.training.callbacks import Callback, Training
