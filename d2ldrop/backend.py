@@ -17,6 +17,8 @@ from d2ldrop.overlays import noting_calls
 from d2ldrop.randomness import Odds
 from d2ldrop.weight_checks import Shapes, check_shapes, converted
 
+__all__ = ["AnyBackend", "Array", "Backend", "Draw", "Metrics", "Numbers", "Parameter", "by_name", "never_called"]
+
 Array = Any  # an array of some framework, where shared code handles it without looking inside
 Metrics = dict[str, Any]  # name -> the value of one batch, a scalar that is still on the device
 Numbers = dict[str, list[float]]  # name -> the value of each batch, on the host

@@ -10,6 +10,8 @@ import numpy as np
 from d2ldrop.errors import DataError
 from d2ldrop.hyperparameters import positive
 
+__all__ = ["Bins", "auroc", "calibration_bins", "check_probabilities", "expected_calibration_error", "rejection_curve"]
+
 
 class Bins(NamedTuple):
     """Predictions by their confidence, in M bins of equal width; a bin without predictions has nan as its means."""

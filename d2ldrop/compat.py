@@ -18,6 +18,8 @@ import numpy as np
 from d2ldrop.errors import UsageError
 from d2ldrop.registry import backend, registered
 
+__all__ = ["PACKAGE", "install", "numpy_with_bool"]
+
 PACKAGE = "d2l"
 """The book's package."""
 

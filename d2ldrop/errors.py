@@ -5,6 +5,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "BackendError",
+    "CheckpointError",
+    "D2LDropError",
+    "DataError",
+    "DataNotFoundError",
+    "DivergedError",
+    "MissingPackageError",
+    "StudyError",
+    "UsageError",
+    "WeightsError",
+    "naming_extra",
+    "need",
+    "not_an_array",
+    "not_installed",
+    "not_real",
+]
+
 
 class D2LDropError(Exception):
     """The root of every error that this library raises on purpose."""

@@ -24,6 +24,8 @@ from d2ldrop.training.callbacks import Callback, EarlyStopping, Training
 from d2ldrop.training.checks import gpus
 from d2ldrop.training.trainer import Trainer
 
+__all__ = ["DropoutClassifier", "DropoutRegressor"]
+
 
 class _Continued(Callback):
     """Begins a training with the optimiser's memory of an earlier one, and keeps it for the next."""

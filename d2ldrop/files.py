@@ -13,6 +13,8 @@ from typing import Any
 
 from d2ldrop.errors import ArgumentError
 
+__all__ = ["MAX_TEXT", "STREAMS", "as_json", "check_writable", "is_stream", "replacing"]
+
 MAX_TEXT = 1_000_000
 """The longest value, as JSON, that is written in full beside weights; of a longer one there is a description."""
 

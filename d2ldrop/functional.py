@@ -19,6 +19,26 @@ from d2ldrop.randomness import streams
 from d2ldrop.registry import backend as adapter
 from d2ldrop.registry import backend_of
 
+__all__ = [
+    "Accumulator",
+    "Animator",
+    "Timer",
+    "accuracy",
+    "evaluate_accuracy",
+    "evaluate_accuracy_gpu",
+    "evaluate_loss",
+    "get_fashion_mnist_labels",
+    "linreg",
+    "load_array",
+    "load_fashion_mnist_for",
+    "predict_ch3",
+    "squared_loss",
+    "synthetic_data",
+    "train_ch3",
+    "train_ch6_for",
+    "train_epoch_ch3",
+]
+
 
 class Accumulator:
     """Sums of `n` variables.

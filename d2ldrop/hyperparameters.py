@@ -14,6 +14,25 @@ import numpy as np
 from d2ldrop.errors import ArgumentError, ArgumentTypeError
 from d2ldrop.randomness import odds
 
+__all__ = [
+    "ANY_LAYERS",
+    "LEARNING_RATES",
+    "OPTIMIZERS",
+    "OPTIONS",
+    "TINY",
+    "TWO_LAYERS",
+    "HyperParameters",
+    "add_to_class",
+    "call_of",
+    "check_optimizer",
+    "checked",
+    "each",
+    "is_overridden",
+    "number",
+    "positive",
+    "without_defaults",
+]
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+__all__ = ["ELSEWHERE", "missing_names"]
+
 ELSEWHERE = {
     "bbox_to_rect": "show_images",
     "cross_entropy": "Classifier.loss",

@@ -17,6 +17,15 @@ from d2ldrop.hyperparameters import number
 from d2ldrop.randomness import odds, probability
 from d2ldrop.registry import backend_for, dropout_layer, keyword_of, left_alone
 
+__all__ = [
+    "ALPHA",
+    "alpha_dropout_layer",
+    "channel_dropout_layer",
+    "dropconnect_layer",
+    "gaussian_dropout_layer",
+    "input_noise",
+]
+
 ALPHA = -1.7580993408473766
 """What SELU tends to for x -> -infinity: -lambda alpha, with lambda and alpha of Klambauer et al."""
 

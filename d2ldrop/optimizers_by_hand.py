@@ -8,6 +8,8 @@ import numpy as np
 
 from d2ldrop.errors import UsageError
 
+__all__ = ["kept", "no_rate", "set_rate"]
+
 
 def kept(values: Any, is_array: Callable[[Any], bool], prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
     """Yield a name for each array or number in nested dictionaries and lists, what it is in, its key, and itself.

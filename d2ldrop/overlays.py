@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+__all__ = ["noting_calls", "overlaid"]
+
 
 @contextmanager
 def overlaid(layers: Iterable[Any], method: str, wrap: Callable[[Any], Callable[..., Any]]) -> Iterator[None]:

@@ -28,6 +28,26 @@ import numpy as np
 
 from d2ldrop.errors import ArgumentError, ArgumentTypeError
 
+__all__ = [
+    "LANES",
+    "HostGenerator",
+    "Odds",
+    "Streams",
+    "axes_of",
+    "initial_weights",
+    "integer",
+    "lanes",
+    "no_axes",
+    "normals",
+    "odds",
+    "of_epoch",
+    "probability",
+    "shape_of_mask",
+    "shared_generator",
+    "sharing_masks",
+    "streams",
+]
+
 LANES = 2**16
 
 

@@ -12,6 +12,22 @@ import numpy as np
 from d2ldrop.backend import AnyBackend, Array
 from d2ldrop.errors import ArgumentTypeError, BackendError, not_installed
 
+__all__ = [
+    "available",
+    "backend",
+    "backend_for",
+    "backend_of",
+    "canonical",
+    "claim",
+    "dropout_layer",
+    "get_backend",
+    "keyword_of",
+    "left_alone",
+    "package_of",
+    "register_backend",
+    "registered",
+]
+
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # By name

@@ -19,6 +19,8 @@ from d2ldrop.training.batches import EVAL_BATCH
 from d2ldrop.training.checks import checked_model, inputs_of
 from d2ldrop.training.evaluation import predicted
 
+__all__ = ["MCPrediction", "MCRegression", "entropy", "mc_predict", "predict_proba", "softmax"]
+
 
 class MCPrediction(NamedTuple):
     """What a classifier predicts for N inputs under T dropout masks; all numbers are float64, entropies in nats.

@@ -6,6 +6,8 @@ import numpy as np
 
 from d2ldrop.errors import WeightsError
 
+__all__ = ["Shapes", "check_shapes", "converted"]
+
 Shapes = dict[str, tuple[int, ...]]  # name of a parameter -> its shape, as in files
 
 

@@ -78,6 +78,31 @@ def test_imports_form_no_circle():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
+def defined(tree: ast.Module) -> set[str]:
+    """Return the public names that a module defines, without variables for types."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and "TypeVar" not in ast.unparse(node):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+LISTED = [name for name, tree in TREES.items() if is_shared(name) and defined(tree)] + ["d2ldrop.jax.nnx"]
+
+
+@pytest.mark.parametrize("module", LISTED)
+def test_a_module_lists_its_public_names(module):
+    """`__all__` holds what a module of shared code defines; a package's holds what it offers of its modules."""
+    values = [ast.literal_eval(node.value) for node in TREES[module].body if "__all__ =" in ast.unparse(node)[:9]]
+    assert values == [[*dict.fromkeys(values[0])]], "once, and each name once"
+    is_package = (ROOT.parent / module.replace(".", "/")).is_dir()
+    if not is_package:
+        assert {*values[0]} == defined(TREES[module])
+
+
 @pytest.mark.parametrize("module", [*TREES])
 def test_modules_import_before_they_define(module):
     defined = False

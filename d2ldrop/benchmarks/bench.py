@@ -29,6 +29,34 @@ from d2ldrop.registry import get_backend
 from d2ldrop.studies.compare import CHAPTER, version_of
 from d2ldrop.training.trainer import Trainer
 
+__all__ = [
+    "BATCH_SIZE",
+    "FLOORS",
+    "PARTS",
+    "PROBABILITIES",
+    "SCALE",
+    "SETTINGS",
+    "SHAPES",
+    "Contestants",
+    "Row",
+    "alternate",
+    "baselines_of",
+    "bench",
+    "cores",
+    "draw",
+    "epochs",
+    "false_floors",
+    "layers",
+    "machine",
+    "measure",
+    "memory",
+    "peak_memory",
+    "scale",
+    "show",
+    "summary",
+    "transformer",
+]
+
 PARTS = ("memory", "epochs", "layers", "transformer", "scale")
 SHAPES = ((256, 256), (4096, 1024))
 PROBABILITIES = (0.5, 0.2)

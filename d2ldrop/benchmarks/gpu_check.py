@@ -26,6 +26,21 @@ from d2ldrop.registry import get_backend
 from d2ldrop.studies.compare import CHAPTER, version_of
 from d2ldrop.training.trainer import Trainer
 
+__all__ = [
+    "BACKENDS",
+    "FAILED",
+    "SECONDS",
+    "SHAPES",
+    "Data",
+    "check",
+    "curves",
+    "histories",
+    "layers",
+    "main",
+    "masks",
+    "score",
+]
+
 BACKENDS = ("torch", "jax")
 SHAPES = ((256, 256), (4096, 1024), (8192, 8192))
 FAILED = "failed"  # a result has this key, with the traceback, if its check ended with an error

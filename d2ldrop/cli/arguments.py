@@ -7,6 +7,8 @@ from pathlib import Path
 from d2ldrop.errors import ArgumentError
 from d2ldrop.files import check_writable, is_stream
 
+__all__ = ["MODELS", "count", "not_negative", "positive", "probability", "separator", "whole", "writable"]
+
 MODELS = {"scratch": "DropoutMLPScratch", "concise": "DropoutMLP"}
 """The chapter's models by their short names."""
 

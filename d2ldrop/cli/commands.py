@@ -33,6 +33,21 @@ from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model, read_weights, save_weights
 from d2ldrop.uncertainty import MCPrediction, mc_predict
 
+__all__ = [
+    "bench",
+    "choose_data",
+    "compare",
+    "info",
+    "optimizer",
+    "predict",
+    "save_figure",
+    "save_predictions",
+    "save_uncertain",
+    "train",
+    "version_of",
+    "write",
+]
+
 
 def train(args: argparse.Namespace) -> None:
     """Train a model, and write what was asked for; whatever ends training, what was trained is written."""

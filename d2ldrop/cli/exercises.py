@@ -14,6 +14,8 @@ from d2ldrop.studies import exercises as studies
 from d2ldrop.studies.tables import show
 from d2ldrop.training.progress import in_terminal
 
+__all__ = ["exercise"]
+
 
 def exercise(args: argparse.Namespace) -> None:
     """Do one of the chapter's exercises, or all."""

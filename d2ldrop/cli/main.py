@@ -21,6 +21,19 @@ from d2ldrop.studies.exercises import EXERCISES, QUICK_SEEDS, SEEDS
 from d2ldrop.studies.training import DATA
 from d2ldrop.training.history import ENDINGS
 
+__all__ = [
+    "EXAMPLES",
+    "PICTURES",
+    "WELCOME",
+    "HelpWithDefaults",
+    "Parser",
+    "add_hyperparameters",
+    "add_table",
+    "check_together",
+    "main",
+    "parser",
+]
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose error message is one line."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+__all__ = ["Report", "Stopped", "signals_raise", "signals_wait"]
+
 
 class Report:
     """Prints lines for the user; where they cannot be written, once and for all it stops, and nothing else does."""

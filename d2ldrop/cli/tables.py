@@ -19,6 +19,8 @@ from d2ldrop.training.trainer import Trainer
 from d2ldrop.training.weights import load_model
 from d2ldrop.uncertainty import MCPrediction, mc_predict, softmax
 
+__all__ = ["SHOWN", "csv_data", "metadata", "predict_rows", "score"]
+
 SHOWN = 10
 """How many predictions are printed."""
 

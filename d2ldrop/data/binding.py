@@ -7,6 +7,8 @@ from d2ldrop.data.fashion_mnist import FashionMNIST
 from d2ldrop.data.modules import ArrayData, DataModule
 from d2ldrop.data.synthetic import SyntheticRegressionData
 
+__all__ = ["data_classes"]
+
 
 def data_classes(
     backend_name: str, module: str

@@ -23,6 +23,8 @@ from d2ldrop.data.tables import (
 from d2ldrop.errors import ArgumentError, DataError
 from d2ldrop.files import MAX_TEXT
 
+__all__ = ["MAX_CATEGORIES", "MAX_WHOLE_CLASSES", "CSVData"]
+
 MAX_CATEGORIES = 100
 """The most frequent values of a column of text have an input each; all inputs are 0 for any other."""
 

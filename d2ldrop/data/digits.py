@@ -4,6 +4,8 @@ import numpy as np
 
 from d2ldrop.data.modules import ImageData, Split
 
+__all__ = ["Digits"]
+
 
 class Digits(ImageData):
     """scikit-learn's digits: 1,797 real 8x8 images of handwritten digits, inside that package: needs no network.

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 from d2ldrop.data.local import Published
 from d2ldrop.errors import DataNotFoundError
 
+__all__ = ["ATTEMPTS", "CHUNK", "PAUSE", "TIMEOUT", "TOTAL_TIMEOUT", "fetch"]
+
 TIMEOUT = 20.0
 """Seconds without an answer after which the next mirror is tried."""
 TOTAL_TIMEOUT = 1800.0

@@ -12,6 +12,8 @@ from d2ldrop.data.local import Published, check, find, keras_folder, lacks, loca
 from d2ldrop.data.modules import ImageData, Split, same_length
 from d2ldrop.hyperparameters import positive
 
+__all__ = ["FashionMNIST"]
+
 
 class FashionMNIST(ImageData):
     """Fashion-MNIST: 60,000 training and 10,000 validation images of clothes, 28x28 pixels, in ten classes.

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+__all__ = ["foreign_images"]
+
 
 def foreign_images(side: int = 28) -> dict[str, np.ndarray]:
     """Return handwritten digits and noise, as grey images of any size.

@@ -11,6 +11,8 @@ import numpy as np
 
 from d2ldrop.errors import D2LDropError, DataError, DataNotFoundError
 
+__all__ = ["MAX_RATIO", "read_idx"]
+
 MAX_RATIO = 1032
 """How many bytes a byte of a gzip file can stand for at most."""
 

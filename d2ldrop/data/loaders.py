@@ -11,6 +11,8 @@ from d2ldrop.data.modules import DataModule, as_labels, on_host
 from d2ldrop.errors import ArgumentError, DataError
 from d2ldrop.registry import get_backend
 
+__all__ = ["HostBatches", "LoaderData", "batches_in", "is_loader", "loader_data"]
+
 
 def is_loader(thing: Any) -> bool:
     """Return True for what yields batches, and is no array, table, or collection of Python's."""

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from d2ldrop.errors import ArgumentTypeError, DataError, DataNotFoundError
 from d2ldrop.files import replacing
 
+__all__ = ["Published", "cache_folder", "check", "find", "keras_folder", "lacks", "locate", "places"]
+
 
 class Published(NamedTuple):
     """What is known of a published file."""

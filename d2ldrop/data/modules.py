@@ -17,6 +17,20 @@ from d2ldrop.hyperparameters import HyperParameters, call_of, positive
 from d2ldrop.plots.pictures import fitting, grey_images, show_images
 from d2ldrop.registry import backend_of, get_backend
 
+__all__ = [
+    "MAX_CLASSES",
+    "ArrayData",
+    "BatchLoader",
+    "DataModule",
+    "ImageData",
+    "Split",
+    "as_floats",
+    "as_labels",
+    "on_host",
+    "same_length",
+    "samples",
+]
+
 MAX_CLASSES = 2**16
 """Labels are below this: a larger one is more likely a number of something else than a class."""
 

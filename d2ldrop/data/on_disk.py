@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["CHUNK", "OnDisk", "chosen", "chunks", "stays_on_disk"]
+
 CHUNK = 2**24
 """How many bytes are looked at together where all samples are looked at."""
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array
 
+__all__ = ["Pair", "Samples", "part"]
+
 
 class Pair(NamedTuple):
     """All samples and their labels: what TensorFlow and JAX, whose data sets are pairs of arrays, have."""

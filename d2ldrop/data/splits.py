@@ -4,6 +4,8 @@ import numpy as np
 
 from d2ldrop.errors import DataError
 
+__all__ = ["divided", "validation_last"]
+
 
 def divided(y: np.ndarray, shuffle: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the samples to train on, and of the fifth that is set aside for validation.

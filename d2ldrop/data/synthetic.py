@@ -8,6 +8,8 @@ from d2ldrop.backend import AnyBackend, Array
 from d2ldrop.data.modules import ArrayData, Split, on_host
 from d2ldrop.hyperparameters import number, positive
 
+__all__ = ["SyntheticRegressionData", "linear_samples"]
+
 
 def linear_samples(w: Any, b: Any, noise: float, count: int, backend: AnyBackend) -> tuple[np.ndarray, np.ndarray]:
     """Draw inputs X (N, k), standard normal, and y = X w + b plus normal noise, (N, 1), float32 on the host.

@@ -11,6 +11,18 @@ import numpy as np
 
 from d2ldrop.errors import DataError, DataNotFoundError, WeightsError, need
 
+__all__ = [
+    "Column",
+    "Frame",
+    "NumberColumn",
+    "TablePreparation",
+    "as_classes",
+    "as_numbers",
+    "listed",
+    "numbers_of",
+    "read_table",
+]
+
 Frame = Any  # pandas.DataFrame, of texts: what is missing is nan
 Column = Any  # pandas.Series
 

@@ -12,6 +12,8 @@ from d2ldrop.jax.lesson import dropout_layer
 from d2ldrop.jax.masks import real_floats
 from d2ldrop.randomness import odds
 
+__all__ = ["Dropout"]
+
 
 class Dropout(nnx.Dropout):
     """Set elements to zero with probability `rate`, and divide the others by 1 - `rate`; in place of `nnx.Dropout`.

@@ -10,6 +10,8 @@ from d2ldrop.calibration import check_probabilities
 from d2ldrop.errors import ArgumentError, DataError
 from d2ldrop.plots.pictures import fitting, grey_images, plt, show_images, to_host
 
+__all__ = ["RADIUS", "checked_predictions", "draw_network", "show_confusion", "show_mistakes"]
+
 RADIUS = 0.3
 """Of the circles that stand for units, whose centres are 1 apart."""
 

@@ -10,6 +10,20 @@ from d2ldrop.backend import Array
 from d2ldrop.plots.board import in_notebook
 from d2ldrop.registry import backend_of
 
+__all__ = [
+    "PAGE",
+    "fitting",
+    "grey_images",
+    "plot",
+    "plt",
+    "set_axes",
+    "set_figsize",
+    "show_heatmaps",
+    "show_images",
+    "to_host",
+    "use_svg_display",
+]
+
 
 class _Pyplot:
     """A proxy for `matplotlib.pyplot`, which is imported when an attribute is first used."""

@@ -11,6 +11,8 @@ from d2ldrop.errors import DataError
 from d2ldrop.plots.figures import checked_predictions
 from d2ldrop.plots.pictures import fitting, plt, show_images, to_host
 
+__all__ = ["show_foreign", "show_rejection", "show_reliability", "show_uncertain"]
+
 
 def show_uncertain(
     images: Array,

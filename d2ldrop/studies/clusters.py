@@ -11,6 +11,8 @@ from typing import Any
 
 from d2ldrop.errors import UsageError, need
 
+__all__ = ["ENGINES", "dask", "loky", "ray"]
+
 
 @contextmanager
 def loky(jobs: int, address: str | None) -> Iterator[None]:

@@ -47,6 +47,8 @@ from d2ldrop.studies.clusters import ENGINES
 from d2ldrop.studies.compare import version_of
 from d2ldrop.studies.store import Numbers, Settings, Store
 
+__all__ = ["DEATHS", "THREADS", "Run", "code_of", "execute", "one_thread"]
+
 DEATHS = 2
 """A run during which workers died this often is made with no other beside it, and after as many more is given up."""
 

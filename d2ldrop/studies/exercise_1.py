@@ -8,6 +8,8 @@ from d2ldrop.studies.store import Numbers, Settings
 from d2ldrop.studies.tables import Results, Row, compared, contrast, paired, row
 from d2ldrop.studies.training import fitted
 
+__all__ = ["BASELINE", "METRIC", "SWAPPED", "TITLE", "UNSWAPPED", "conclude", "draw", "grid", "label", "rows", "run"]
+
 TITLE = "Change the dropout probabilities p1 and p2 of the hidden layers, and swap them"
 METRIC = "validation accuracy"
 BASELINE = {"dropout_1": 0.5, "dropout_2": 0.5}

@@ -6,6 +6,8 @@ from d2ldrop.studies.store import Numbers, Settings
 from d2ldrop.studies.tables import Results, Row, band, compared, estimate, row, verdict
 from d2ldrop.studies.training import TrainingSamples, fitted
 
+__all__ = ["METRICS", "SETTINGS", "TITLE", "WITH", "WITHOUT", "conclude", "draw", "grid", "rows", "run"]
+
 TITLE = "Train for more epochs, with and without dropout"
 WITHOUT, WITH = {"dropout_1": 0.0, "dropout_2": 0.0}, {"dropout_1": 0.5, "dropout_2": 0.5}
 SETTINGS = {"without dropout": WITHOUT, "with dropout": WITH}

@@ -14,6 +14,8 @@ from d2ldrop.studies.tables import Results, Row, band, estimate, row, verdict
 from d2ldrop.studies.training import fitted
 from d2ldrop.training.activations import ActivationStats
 
+__all__ = ["LAYERS", "SETTINGS", "TITLE", "WITH", "WITHOUT", "conclude", "draw", "grid", "predicted", "rows", "run"]
+
 TITLE = "Variance of the activations over time, with and without dropout"
 WITHOUT = {"dropout_1": 0.0, "dropout_2": 0.0}
 WITH = {name: CHAPTER[name] for name in ("dropout_1", "dropout_2")}

@@ -15,6 +15,8 @@ from d2ldrop.studies.tables import Estimate, Results, Row, compared, estimate, r
 from d2ldrop.studies.training import fitted, load
 from d2ldrop.uncertainty import mc_predict, predict_proba
 
+__all__ = ["MASKS", "METRICS", "PASSES", "TITLE", "WAYS", "conclude", "draw", "grid", "rows", "run", "scores"]
+
 TITLE = "Why dropout is left out at test time: one mask, the mean network, and averages over masks"
 MASKS = (1, 10, 100)
 WAYS = {"mean": "mean network"} | {f"masks_{T}": "one mask" if T == 1 else f"average over {T} masks" for T in MASKS}

@@ -6,6 +6,24 @@ from d2ldrop.studies.store import Numbers, Settings
 from d2ldrop.studies.tables import Results, Row, band, contrast, estimate, row, verdict
 from d2ldrop.studies.training import TrainingSamples, fitted
 
+__all__ = [
+    "BOTH",
+    "DECAY",
+    "DECAYED",
+    "DROPOUT",
+    "METRICS",
+    "NEITHER",
+    "SENTENCES",
+    "SETTINGS",
+    "TITLE",
+    "conclude",
+    "draw",
+    "effects",
+    "grid",
+    "rows",
+    "run",
+]
+
 TITLE = "Compare dropout and weight decay, and use both at the same time"
 DECAY = 1e-3
 NEITHER, DROPOUT, DECAYED, BOTH = (

@@ -12,6 +12,8 @@ from d2ldrop.studies.store import Numbers, Settings
 from d2ldrop.studies.tables import Results, Row, band, compared, contrast, row
 from d2ldrop.studies.training import TrainingSamples, fitted
 
+__all__ = ["METRICS", "NEITHER", "PROBABILITIES", "TITLE", "conclude", "draw", "grid", "label", "pairs", "rows", "run"]
+
 TITLE = "Noise on the weights: DropConnect against dropout, and neither"
 NEITHER: Settings = {"noise": "dropout", "strength": 0.0}
 PROBABILITIES = (0.2, 0.5)

@@ -17,6 +17,24 @@ from d2ldrop.studies.store import Numbers, Settings
 from d2ldrop.studies.tables import Results, Row, estimate, paired, row, verdict
 from d2ldrop.studies.training import fitted, held_out, load
 
+__all__ = [
+    "NONE",
+    "OTHER_SEEDS",
+    "SEARCH",
+    "STRENGTHS",
+    "TEST",
+    "TITLE",
+    "conclude",
+    "draw",
+    "finalists",
+    "finals",
+    "grid",
+    "label",
+    "rows",
+    "run",
+    "validated",
+]
+
 TITLE = "Other noise than dropout: a search on samples held out of training, and one test"
 NONE: Settings = {"noise": "dropout", "strength": 0.0}
 STRENGTHS = {

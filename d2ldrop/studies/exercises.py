@@ -15,6 +15,20 @@ from d2ldrop.studies.engine import Run, execute
 from d2ldrop.studies.store import Numbers, Settings
 from d2ldrop.studies.tables import Results, Row
 
+__all__ = [
+    "EXERCISES",
+    "QUICK_SEEDS",
+    "SEEDS",
+    "Exercise",
+    "Report",
+    "exercise",
+    "figure_of",
+    "page_of",
+    "perform",
+    "text_of",
+    "write",
+]
+
 EXERCISES = (1, 2, 3, 4, 5, 6, 7)
 SEEDS, QUICK_SEEDS = 5, 2
 

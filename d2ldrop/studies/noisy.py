@@ -9,6 +9,8 @@ from d2ldrop.errors import ArgumentError, UsageError
 from d2ldrop.noise import alpha_dropout_layer, dropconnect_layer, gaussian_dropout_layer, input_noise
 from d2ldrop.registry import dropout_layer, get_backend
 
+__all__ = ["AFTER_HIDDEN", "HIDDEN", "INPUTS", "NOISES", "Noise", "Under", "noisy_model", "on_inputs", "on_weights"]
+
 Under = Callable[[AnyBackend, Any, float, Array], Array]  # (backend, layer, strength, its inputs) -> its outputs
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from d2ldrop.errors import DataError
 
+__all__ = ["TABLE", "Numbers", "Settings", "Store"]
+
 Settings = dict[str, Any]  # plain numbers and texts by name
 Numbers = dict[str, Any]  # numbers, and lists of numbers, by name
 

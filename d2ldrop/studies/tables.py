@@ -17,6 +17,24 @@ from d2ldrop.errors import ArgumentError
 from d2ldrop.files import as_json, replacing
 from d2ldrop.studies.store import Numbers, Settings
 
+__all__ = [
+    "HEADINGS",
+    "Estimate",
+    "Results",
+    "Row",
+    "band",
+    "cells",
+    "compared",
+    "contrast",
+    "estimate",
+    "markdown",
+    "paired",
+    "row",
+    "show",
+    "verdict",
+    "write_csv",
+]
+
 
 class Estimate(NamedTuple):
     """The mean of some numbers, and what it says about the mean of all that could have been drawn."""

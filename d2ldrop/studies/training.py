@@ -11,6 +11,8 @@ from d2ldrop.studies.compare import CHAPTER
 from d2ldrop.training.callbacks import Callback, Training
 from d2ldrop.training.trainer import Trainer
 
+__all__ = ["BATCH_SIZES", "DATA", "TrainingSamples", "fitted", "held_out", "load", "seen"]
+
 DATA: dict[str, Callable[..., ImageData]] = {"fashion-mnist": FashionMNIST, "digits": Digits}
 BATCH_SIZES = {"fashion-mnist": 256, "digits": 16}  # 256 would leave the digits, 1,437 of them, too few steps
 

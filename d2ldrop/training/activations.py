@@ -11,6 +11,8 @@ from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import positive
 from d2ldrop.training.callbacks import Callback, Training
 
+__all__ = ["WHEN", "ActivationStats", "masked_activations"]
+
 WHEN = ("before", "after")
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from d2ldrop.backend import AnyBackend, Array, Metrics, Numbers
 from d2ldrop.data import ArrayData, as_floats, as_labels
 
+__all__ = ["EVAL_BATCH", "SHARE", "fetched", "memory_size", "on_device", "parts_of", "size_on_device"]
+
 EVAL_BATCH = 2000
 """Samples per batch where no gradients are taken: many, but not so many that memory matters."""
 

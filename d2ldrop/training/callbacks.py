@@ -9,6 +9,8 @@ import numpy as np
 from d2ldrop.errors import ArgumentError, ArgumentTypeError
 from d2ldrop.hyperparameters import number, positive
 
+__all__ = ["Callback", "EarlyStopping", "LRSchedule", "Training", "epochs_since_best"]
+
 
 class Training(Protocol):
     """What callbacks see of a `Trainer`, among other attributes."""

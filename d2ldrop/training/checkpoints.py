@@ -25,6 +25,20 @@ from d2ldrop.registry import package_of
 from d2ldrop.training.callbacks import Callback, Training, epochs_since_best
 from d2ldrop.training.weights import read_weights, save_weights, write_arrays
 
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "checkpoints_in",
+    "checksum_of",
+    "description",
+    "named",
+    "part_of",
+    "read",
+    "restore",
+    "save",
+    "versions",
+]
+
 FORMAT = 1
 """Of the files; a newer one is refused."""
 

@@ -14,6 +14,19 @@ from d2ldrop.hyperparameters import is_overridden
 from d2ldrop.training.callbacks import Callback, LRSchedule
 from d2ldrop.training.module import BaseClassifier, BaseModule
 
+__all__ = [
+    "check_batch",
+    "check_finite",
+    "check_labels",
+    "check_size",
+    "checked_callbacks",
+    "checked_data",
+    "checked_model",
+    "diverged",
+    "gpus",
+    "inputs_of",
+]
+
 
 def checked_model(model: Any) -> BaseModule:
     """Return the model, if it is one."""

@@ -14,6 +14,8 @@ from d2ldrop.training.batches import EVAL_BATCH, SHARE, fetched, memory_size, on
 from d2ldrop.training.checks import check_batch, check_labels, check_size, checked_data, checked_model, inputs_of
 from d2ldrop.training.metrics import MetricLog
 
+__all__ = ["Evaluator", "predicted"]
+
 
 class Evaluator(HyperParameters):
     """The part of a trainer that leaves training as it is: data, devices, evaluation and prediction."""

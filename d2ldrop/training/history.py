@@ -13,6 +13,8 @@ from d2ldrop.errors import ArgumentError, need
 from d2ldrop.files import as_json, is_stream, replacing
 from d2ldrop.training.callbacks import Callback, Training
 
+__all__ = ["ENDINGS", "CSVLog", "HistoryLog", "JSONLinesLog", "Row", "TensorBoardLog", "tag_of", "write_history"]
+
 Row = Mapping[str, float]
 
 ENDINGS = (".csv", ".json", ".jsonl")

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+__all__ = ["MetricLog"]
+
 
 class MetricLog:
     """The metrics of one epoch: their values by batch, with the number of samples in each batch.

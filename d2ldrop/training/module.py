@@ -12,6 +12,8 @@ from d2ldrop.hyperparameters import TINY, HyperParameters
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.registry import get_backend
 
+__all__ = ["BaseClassifier", "BaseMLP", "BaseModule", "BaseRegressor", "Logger", "by_weights", "recorded", "remade"]
+
 Result = TypeVar("Result")
 
 _recording: ContextVar[Metrics | None] = ContextVar("_recording", default=None)

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from d2ldrop.hyperparameters import check_optimizer, number
 
+__all__ = ["Choice", "chosen"]
+
 
 class Choice(NamedTuple):
     """An optimiser and its settings."""

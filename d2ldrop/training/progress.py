@@ -9,6 +9,8 @@ from typing import Any
 from d2ldrop.plots.board import in_notebook
 from d2ldrop.training.callbacks import Callback, Training
 
+__all__ = ["Clock", "EpochLines", "ProgressBar", "in_terminal", "shown"]
+
 
 def in_terminal() -> bool:
     """Return True if standard error is a terminal in which a line can be drawn again."""

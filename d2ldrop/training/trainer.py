@@ -31,6 +31,8 @@ from d2ldrop.training.evaluation import Evaluator
 from d2ldrop.training.metrics import MetricLog
 from d2ldrop.training.progress import shown
 
+__all__ = ["Trainer"]
+
 
 class Trainer(Evaluator):
     """Trains a model of any framework on a data module.

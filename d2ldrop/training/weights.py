@@ -29,6 +29,19 @@ from d2ldrop.registry import get_backend, registered
 from d2ldrop.training.module import BaseMLP
 from d2ldrop.weight_checks import check_shapes
 
+__all__ = [
+    "DTYPES",
+    "MAX_ENTRIES",
+    "MAX_HEADER",
+    "WIDTHS",
+    "brief",
+    "load_model",
+    "load_weights",
+    "read_weights",
+    "save_weights",
+    "write_arrays",
+]
+
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "?", "C64": "<c8",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
