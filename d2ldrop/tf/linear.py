@@ -44,7 +44,7 @@ class LinearRegressionScratch(Regressor):
 class LinearRegression(Regressor):
     """Linear regression from Keras' own layer, which takes the number of features from the first batch.
 
-    As in the book, its loss is Keras', without the factor 1/2 of the scratch model: the same `lr` takes larger steps.
+    As in the book, its loss is Keras', without the factor 1/2 of the scratch model: equal `lr` are larger steps.
 
     Parameters
     ----------
