@@ -12,7 +12,9 @@ import pytest
 
 import d2ldrop
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+QUICK = {"EPOCHS": 1, "SEEDS": 2, "RESULTS": str(ROOT / "docs" / "exercises")}  # for those notebooks that have them
 HERE = (name for name in d2ldrop.available() if name != "toy")  # which a notebook's kernel does not know
 BACKENDS = os.environ.get("D2LDROP_BACKENDS", ",".join(HERE)).split(",")
 
@@ -38,10 +40,12 @@ def runs():
 
 def execute(path, parameters, folder):
     """Run a notebook for one epoch, and return what its cells printed; errors and warnings fail the test."""
+    source = parameters_of(path).source
+    quick = {name: value for name, value in QUICK.items() if f"{name} =" in source}
     done = papermill.execute_notebook(
         str(path),
         str(folder / path.name),
-        parameters={"EPOCHS": 1, **parameters},
+        parameters={**quick, **parameters},
         kernel_name="python3",
         cwd=str(folder),
         progress_bar=False,
