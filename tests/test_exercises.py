@@ -2,14 +2,15 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from d2ldrop import Callback, available, mc_predict
 from d2ldrop.cli import main as cli
-from d2ldrop.errors import ArgumentError, UsageError
-from d2ldrop.studies import exercise_3, exercise_4, exercise_6, exercise_7
+from d2ldrop.errors import ArgumentError, DataError, UsageError
+from d2ldrop.studies import exercise_3, exercise_4, exercise_6, exercise_7, exercises
 from d2ldrop.studies.noisy import NOISES, noisy_model
 from d2ldrop.studies.tables import Results
 from d2ldrop.studies.training import fitted, held_out, load
@@ -53,6 +54,22 @@ def test_an_exercise_writes_table_numbers_figure_and_conclusion(number, runs, tm
         settings = [row["setting"] for row in csv.DictReader(file)]
     assert settings == [row["setting"] for row in kept["table"]]
     assert settings == [line.split(" | ")[0].removeprefix("| ") for line in page[-len(settings) :]]
+    again = exercises.read(tmp_path / f"exercise{number}.json")
+    assert exercises.page_of(again) == page
+
+
+@pytest.mark.parametrize("number", exercises.EXERCISES)
+def test_the_pages_of_the_documentation_say_what_follows_from_the_stored_numbers(number):
+    stored = Path(__file__).parents[1] / "docs" / "exercises" / f"exercise{number}.json"
+    assert exercises.page_of(exercises.read(stored)) == stored.with_suffix(".md").read_text().splitlines()
+
+
+@pytest.mark.parametrize("content", ["{}", "not JSON", '{"exercise": 8, "runs": []}', '{"exercise": 1, "runs": []}'])
+def test_a_file_that_holds_no_exercise_is_refused(content, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"^Expected the numbers of an exercise.*Received: .*other\.json"):
+        exercises.read(path)
 
 
 def test_what_has_its_backward_pass_by_hand_is_refused_before_training(tmp_path, capsys):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from d2ldrop.errors import ArgumentError
+from d2ldrop.errors import ArgumentError, DataError
 from d2ldrop.files import as_json, replacing
 from d2ldrop.studies import tables
 from d2ldrop.studies.compare import version_of
@@ -162,6 +162,28 @@ def write(done: Report, folder: Path) -> list[Path]:
     with replacing(paths[3]) as temporary:
         temporary.write_text("\n".join(page_of(done)) + "\n", encoding="utf-8")
     return paths
+
+
+def read(path: str | os.PathLike[str]) -> Report:
+    """Return an exercise from the file of all numbers, JSON, that `write` wrote; the rest follows from these.
+
+    Raises
+    ------
+    DataError
+        If the file holds something else.
+    """
+    try:
+        kept = json.loads(Path(path).read_text(encoding="utf-8"))
+        module, runs = exercise(kept["exercise"]), kept["runs"]
+        seeds = 1 + max(run["seed"] for run in runs)
+        results = Results([run["settings"] for run in runs[::seeds]], seeds, [run["numbers"] for run in runs])
+        lines, conclusion = module.rows(results), module.conclude(results)
+        return Report(kept["exercise"], module.TITLE, kept["about"], results, lines, conclusion)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"Expected the numbers of an exercise, as `d2ldrop exercise N --out DIR` writes them. Received: {path} "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def page_of(done: Report) -> list[str]:
