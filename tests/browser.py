@@ -91,7 +91,7 @@ def lab(tmp_path, fashion_mnist):
     program("chromedriver")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     parameters = next(cell for cell in notebook.cells if cell.id == "parameters")
-    parameters.source += f"\nEPOCHS = {EPOCHS}"
+    parameters.source += f"\nEPOCHS, SEEDS = {EPOCHS}, 2"
     (tmp_path / "work").mkdir()
     nbformat.write(notebook, tmp_path / "work" / NOTEBOOK.name)
     settings = tmp_path / "settings" / "@jupyterlab" / "apputils-extension"

@@ -1,5 +1,6 @@
 """The notebooks, executed from top to bottom in a real kernel. Run it by name: `pytest tests/notebooks.py`."""
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -67,7 +68,8 @@ def test_runs_from_top_to_bottom(path, parameters, tmp_path, request):
     assert execute(path, parameters, tmp_path)
 
 
-def test_dropout_notebook_uses_digits_without_data_and_network(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stem", ["dropout", "function_edition"])
+def test_uses_digits_without_data_and_network(stem, tmp_path, monkeypatch):
     for name, value in {
         "D2LDROP_DATA": str(tmp_path),
         "KERAS_HOME": str(tmp_path),
@@ -77,8 +79,8 @@ def test_dropout_notebook_uses_digits_without_data_and_network(tmp_path, monkeyp
         "https_proxy": "http://127.0.0.1:9",
     }.items():
         monkeypatch.setenv(name, value)
-    dropout = next(path for path in NOTEBOOKS if path.stem == "dropout")
-    assert "scikit-learn's digits instead" in execute(dropout, {"BACKEND": "numpy"}, tmp_path)
+    path = next(path for path in NOTEBOOKS if path.stem == stem)
+    assert "scikit-learn's digits instead" in execute(path, {"BACKEND": "numpy"}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,16 @@ def test_is_stored_without_outputs_and_with_named_cells(path):
         assert cell.cell_type != "code" or (cell.outputs, cell.execution_count) == ([], None), cell.id
     assert parameters_of(path).metadata.tags == ["parameters"]
     assert "EPOCHS = " in parameters_of(path).source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_can_be_read_in_a_narrow_window_and_as_a_page(path):
+    """Code fits JupyterLab at 1280 pixels beside its list of files; there is one title, and no level is left out."""
+    cells = nbformat.read(path, as_version=4).cells
+    code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    assert [line for line in code if len(line) > 105] == []
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    levels = [len(marks) for marks in re.findall("^(#+) ", text, re.MULTILINE)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
