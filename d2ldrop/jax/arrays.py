@@ -34,19 +34,29 @@ def num_gpus() -> int:
 # Randomness; `seed` is in d2ldrop.jax.keys
 
 
-def rand(*shape: int) -> Array:
-    """Draw uniformly from [0, 1)."""
-    return jax.random.uniform(get_key(), shape)
+Shape = tuple[int, ...]
 
 
-def randn(*shape: int) -> Array:
-    """Draw from the standard normal distribution."""
-    return jax.random.normal(get_key(), shape)
+def rand(*shape: int | Shape) -> Array:
+    """Draw uniformly from [0, 1), in a shape that is given as `rand(2, 5)` or `rand((2, 5))`."""
+    return jax.random.uniform(get_key(), _flat(shape))
 
 
-def normal(mean: float, std: float, shape: tuple[int, ...]) -> Array:
-    """Draw from a normal distribution."""
+def randn(*shape: int | Shape) -> Array:
+    """Draw from the standard normal distribution, in a shape that is given as in `rand`."""
+    return jax.random.normal(get_key(), _flat(shape))
+
+
+def normal(mean: float | Shape = 0.0, std: float = 1.0, shape: Shape = ()) -> Array:
+    """Draw from a normal distribution: `normal(0, 0.01, (3, 4))` or, the standard one, `normal((3, 4))`."""
+    if isinstance(mean, tuple):
+        mean, shape = 0.0, mean
     return mean + std * jax.random.normal(get_key(), shape)
+
+
+def _flat(shape: tuple[Any, ...]) -> Shape:
+    """Return a shape whose numbers were given one by one, or as one tuple."""
+    return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
 
 
 # Arrays

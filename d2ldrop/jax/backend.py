@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import linen, traverse_util
 from jax import Array
 from jax import numpy as jnp
@@ -15,7 +16,7 @@ from d2ldrop.jax import arrays, keys, lesson, masks, steps
 from d2ldrop.jax.compiled import keep_compiled
 from d2ldrop.jax.functional import Net
 from d2ldrop.jax.lesson import Module
-from d2ldrop.jax.modules import COLLECTIONS, State, by_statistics, create, in_mode, named, noting_dense
+from d2ldrop.jax.modules import COLLECTIONS, State, create, named, noting_dense, sampler
 from d2ldrop.jax.optimizers import at_rate, with_injected_rate
 from d2ldrop.jax.steps import Batch, Steps, evaluation_of, floats, sampling_of
 from d2ldrop.randomness import Odds
@@ -102,10 +103,8 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
 
     def linear_calls(self, model: Module, X: Array) -> list[tuple[Array, Array]]:
         """Return the input and the output of each `nn.Dense` in a call with dropout on, by a new key."""
-        learner, rngs = in_mode(model, training=True), {"dropout": keys.get_key()}
-        # It is not compiled, so that arrays can be noted.
-        with noting_dense() as calls, linen.intercept_methods(by_statistics):
-            learner.apply(model.learned, *floats([X]), rngs=rngs, mutable=["batch_stats"])
+        with noting_dense() as calls:  # it is not compiled, so that arrays can be noted
+            sampler(model)(model.learned, floats([X]), keys.get_key())
         return [(inputs, outputs) for _, inputs, outputs in calls]
 
     # Training
@@ -117,6 +116,9 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
         optim = model.configure_optimizers()
         key = keys.get_key() if seed is None else jax.random.PRNGKey(seed)
         state = State.create(apply_fn=model.apply, tx=optim, dropout_rng=key, steps=Steps(model, optim), **variables)
+        # Where a reader's own `init` returns the class `optax.EmptyState`, as in the book, an instance takes its place.
+        memory = jax.tree.map(lambda leaf: leaf() if leaf is optax.EmptyState else leaf, state.opt_state)
+        state = state.replace(opt_state=memory)
         device = next((leaf.device for leaf in jax.tree.leaves(variables)), None)
         state = jax.device_put(state.replace(step=jnp.int32(0)), device)
         state.steps.kept = state.params

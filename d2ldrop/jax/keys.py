@@ -57,6 +57,11 @@ def get_key() -> Array:
     return key
 
 
+def get_seed() -> int:
+    """Return a new integer at each call, of 31 bits, for `jax.random.PRNGKey`; it comes from where keys come from."""
+    return int(generator.rng.integers(2**31))
+
+
 def one_key(key: Any) -> Any:
     """Return a key, typed or as its raw data: uint32 (2,) or, of the generator `rbg`, (4,).
 

@@ -16,7 +16,7 @@ from jax import numpy as jnp
 from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import HyperParameters
 from d2ldrop.jax.masks import draw_mask, masked, real_floats
-from d2ldrop.jax.modules import FlaxClassifier, FlaxMLP, FlaxModule, Options, State, outputs
+from d2ldrop.jax.modules import FlaxClassifier, FlaxMLP, FlaxModule, Options, State, of_outputs_or_state, outputs
 from d2ldrop.jax.optimizers import optimizer_for
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseRegressor
@@ -101,6 +101,7 @@ class Classifier(Module, FlaxClassifier):  # type: ignore[misc]
             losses = self.weighted(losses, Y.reshape(-1), averaged)
         return (losses.mean() if averaged else losses), {"logits": Y_hat, **changed}
 
+    @of_outputs_or_state
     def accuracy(self, Y_hat: Array, Y: Array, averaged: bool = True) -> Array:
         """Return the fraction of samples whose largest logit is at their label; 0 or 1 each if not `averaged`."""
         hits = (Y_hat.reshape(-1, Y_hat.shape[-1]).argmax(axis=1) == Y.reshape(-1)).astype(jnp.float32)

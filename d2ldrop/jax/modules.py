@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +14,7 @@ from flax.linen.kw_only_dataclasses import field
 from flax.training.train_state import TrainState
 from jax import Array
 
+from d2ldrop.errors import UsageError
 from d2ldrop.hyperparameters import checked, without_defaults
 from d2ldrop.jax.arrays import randn
 from d2ldrop.jax.keys import fixed_key, get_key, is_tracing
@@ -42,7 +44,25 @@ class State(TrainState):
         return {name: getattr(self, name) for name in COLLECTIONS}
 
 
-class FlaxModule(BaseModule, nn.Module):
+twins: dict[type, type] = {}
+"""The base classes of `d2l` and, for each, the one for models of `flax.nnx`; see `d2ldrop.jax.nnx`."""
+
+
+class EitherStyle(type):
+    """Makes a subclass that defines `__init__`, as modules of `flax.nnx` do, and those of `flax.linen` do not, of nnx.
+
+    The book has both styles: one in its edition 1.0, the other in the next one, with the same names of base classes.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+        """Return the class: with the twins of its bases if it has the style of nnx."""
+        if "__init__" in namespace and any(base in twins for base in bases):
+            others = tuple(twins.get(base, base) for base in bases)
+            return type(others[0])(name, others, namespace, **options)
+        return super().__new__(cls, name, bases, namespace, **options)
+
+
+class FlaxModule(BaseModule, nn.Module, metaclass=EitherStyle):
     """A module of Flax that keeps its variables, can be called like a function, and has a mode that may change.
 
     Steps are as in the book: they are given parameters and a state, and return gradients.
@@ -64,6 +84,13 @@ class FlaxModule(BaseModule, nn.Module):
     def hparams(self) -> dict[str, Any]:  # type: ignore[override]
         """The fields that make this model, apart from its mode, and from options that have their defaults."""
         return without_defaults(_fields(self)) if self.host_init else _fields(self)
+
+    @hparams.setter
+    def hparams(self, value: Any) -> None:
+        raise UsageError(
+            f"Expected {type(self).__name__} to declare hyperparameters as fields, such as lr: float, without __init__ "
+            "and save_hyperparameters. For a model in the style of flax.nnx, subclass d2l.nnx.Classifier or .Module."
+        )
 
     def __post_init__(self) -> None:
         """Check and convert the hyperparameters of the chapter's models; Flax calls it when the module was made."""
@@ -112,7 +139,7 @@ class FlaxModule(BaseModule, nn.Module):
         """Create parameters from a key, with the shapes that `inputs` need; return them in a dictionary."""
         return create(self, inputs, get_key() if key is None else key)
 
-    def layer_summary(self, X_shape: tuple[int, ...]) -> None:
+    def layer_summary(self, X_shape: tuple[int, ...], key: Array | None = None) -> None:
         """Print the shape of each layer's output for random inputs of a shape, in the order of the calls."""
 
         def show(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -122,7 +149,7 @@ class FlaxModule(BaseModule, nn.Module):
             return Y
 
         with nn.intercept_methods(show):
-            in_mode(self, training=False).init(get_key(), randn(*X_shape))
+            in_mode(self, training=False).init(get_key() if key is None else key, randn(*X_shape))
 
 
 class FlaxClassifier(FlaxModule, BaseClassifier):  # type: ignore[misc]
@@ -134,6 +161,8 @@ class FlaxClassifier(FlaxModule, BaseClassifier):  # type: ignore[misc]
         if Y_hat is None:  # a reader's own loss did not return them: compute them again, with the same key and masks
             with sharing_masks(None):
                 Y_hat, _ = outputs(params, batch[:-1], state)
+        if "state" in inspect.signature(self.accuracy).parameters:  # a reader's own, as in the book's edition 1.0
+            return {"loss": value[0], "acc": self.accuracy(params, batch[:-1], batch[-1], state)}
         return {"loss": value[0], "acc": self.accuracy(Y_hat, batch[-1])}
 
 
@@ -173,6 +202,19 @@ def outputs(params: Any, X: tuple[Array, ...], state: State) -> tuple[Array, dic
     return state.apply_fn(variables, *X, mutable=["batch_stats"], rngs={"dropout": state.dropout_rng})
 
 
+def of_outputs_or_state(accuracy: Callable[..., Array]) -> Callable[..., Array]:
+    """Let an accuracy (Y_hat, Y, averaged) be called in the form of the book, too: (params, X, Y, state, averaged)."""
+
+    @functools.wraps(accuracy)
+    def either(self: Any, *args: Any, **options: Any) -> Array:
+        if len(args) < 4:
+            return accuracy(self, *args, **options)
+        params, X, Y, state, *averaged = args
+        return accuracy(self, outputs(params, X, state)[0], Y, *averaged, **options)
+
+    return either
+
+
 def loss_and_extras(value: Any) -> tuple[Array, Mapping[str, Any]]:
     """Return a loss, and the dictionary that was returned with it, if any."""
     loss, extras = value if isinstance(value, tuple) else (value, {})
@@ -194,6 +236,7 @@ def _callable_unbound(call: Callable[..., Any]) -> Callable[..., Any]:
     return with_own_variables
 
 
+@functools.singledispatch
 def in_mode(model: Any, training: bool) -> Any:
     """Return a copy of the model, without its variables, that trains, or one that does not."""
     copy = model.clone(training=training)
@@ -208,6 +251,21 @@ def by_statistics(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
         return method(*args, **kwargs)
     vars(context.module)["use_running_average"] = None  # it may be said only once, here or in the call
     return method(args[0], **{**kwargs, "use_running_average": True})
+
+
+@functools.singledispatch
+def sampler(model: Any) -> Callable[[Variables, tuple[Array, ...], Array], Array]:
+    """Return the call of a model with dropout on, given variables, inputs, and the key of the masks.
+
+    Batch normalisation is as in evaluation.
+    """
+    drawing = in_mode(model, training=True)
+
+    def sample(variables: Variables, X: tuple[Array, ...], key: Array) -> Array:
+        with nn.intercept_methods(by_statistics):
+            return drawing.apply(variables, *X, rngs={"dropout": key}, mutable=["batch_stats"])[0]
+
+    return sample
 
 
 def create(model: Any, inputs: Iterable[Array], key: Array) -> Variables:
@@ -242,4 +300,4 @@ def named(model: Any) -> Iterator[tuple[str, tuple[str, ...], Array, bool]]:
         files[("params", *layer, "kernel")] = f"lin{k}.weight"
         files[("params", *layer, "bias")] = f"lin{k}.bias"
     for path in (*(path for path in files if path in flat), *(path for path in flat if path not in files)):
-        yield files.get(path, ".".join(path[1:])), path, flat[path], path in files and path[-1] == "kernel"
+        yield files.get(path, ".".join(map(str, path[1:]))), path, flat[path], path in files and path[-1] == "kernel"

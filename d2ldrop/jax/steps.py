@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-from flax import linen as nn
 from jax import Array, lax
 from jax import numpy as jnp
 
@@ -12,7 +11,7 @@ from d2ldrop.backend import Metrics
 from d2ldrop.jax.compat import renewed, renewing
 from d2ldrop.jax.keys import fixed_key
 from d2ldrop.jax.lesson import Module
-from d2ldrop.jax.modules import State, Variables, by_statistics, in_mode, loss_and_extras
+from d2ldrop.jax.modules import State, Variables, in_mode, loss_and_extras, sampler
 from d2ldrop.jax.optimizers import at_rate
 from d2ldrop.training.module import recorded
 
@@ -82,12 +81,10 @@ def evaluation_of(model: Module) -> Callable[[Variables, Batch], Metrics]:
 
 def sampling_of(model: Module) -> Callable[[Variables, Array, Array], Array]:
     """Return the compiled call of a model with dropout on, given variables, inputs, and the key of the masks."""
-    drawing = in_mode(model, training=True)
+    sample = sampler(model)
 
     def outputs(variables: Variables, X: Array, key: Array) -> Array:
-        with nn.intercept_methods(by_statistics):
-            Y, _ = drawing.apply(variables, *floats([X]), rngs={"dropout": key}, mutable=["batch_stats"])
-        return Y
+        return sample(variables, floats([X]), key)
 
     return jax.jit(lambda variables, X, key: renewed(outputs, key, variables, X, key))
 
