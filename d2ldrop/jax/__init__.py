@@ -20,6 +20,7 @@ from d2ldrop.functional import (
     train_epoch_ch3,
 )
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
+from d2ldrop.jax import nnx
 from d2ldrop.jax.arrays import (
     abs,
     arange,
@@ -69,7 +70,7 @@ from d2ldrop.jax.arrays import (
 )
 from d2ldrop.jax.backend import backend
 from d2ldrop.jax.functional import Net, sgd
-from d2ldrop.jax.keys import get_key, seed
+from d2ldrop.jax.keys import get_key, get_seed, seed
 from d2ldrop.jax.layers import Dropout
 from d2ldrop.jax.lesson import (
     SGD,
@@ -82,6 +83,7 @@ from d2ldrop.jax.lesson import (
     SoftmaxRegression,
     dropout_layer,
 )
+from d2ldrop.jax.linear import LinearRegression, LinearRegressionScratch, nn_Module
 from d2ldrop.missing import missing_names
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes
@@ -112,6 +114,8 @@ __all__ = [
     "DropoutMLPScratch",
     "FashionMNIST",
     "HyperParameters",
+    "LinearRegression",
+    "LinearRegressionScratch",
     "Module",
     "Net",
     "ProgressBoard",
@@ -146,6 +150,7 @@ __all__ = [
     "float64",
     "get_fashion_mnist_labels",
     "get_key",
+    "get_seed",
     "get_weights",
     "gpu",
     "int32",
@@ -161,6 +166,8 @@ __all__ = [
     "mc_predict",
     "meshgrid",
     "name",
+    "nn_Module",
+    "nnx",
     "normal",
     "num_gpus",
     "numpy",
