@@ -49,9 +49,8 @@ def randn(*shape: int | Shape) -> Array:
 
 def normal(mean: float | Shape = 0.0, std: float = 1.0, shape: Shape = ()) -> Array:
     """Draw from a normal distribution: `normal(0, 0.01, (3, 4))` or, the standard one, `normal((3, 4))`."""
-    if isinstance(mean, tuple):
-        mean, shape = 0.0, mean
-    return mean + std * jax.random.normal(get_key(), shape)
+    centre, shape = (0.0, mean) if isinstance(mean, tuple) else (mean, shape)
+    return centre + std * jax.random.normal(get_key(), shape)
 
 
 def _flat(shape: tuple[Any, ...]) -> Shape:

@@ -1,7 +1,7 @@
 """How shared code drives JAX: arrays, training, weights, and the function edition."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -104,7 +104,7 @@ class JaxBackend(Backend[Module, Array, jax.Device]):
     def linear_calls(self, model: Module, X: Array) -> list[tuple[Array, Array]]:
         """Return the input and the output of each `nn.Dense` in a call with dropout on, by a new key."""
         with noting_dense() as calls:  # it is not compiled, so that arrays can be noted
-            sampler(model)(model.learned, floats([X]), keys.get_key())
+            sampler(model)(cast("Any", model.learned), floats([X]), keys.get_key())
         return [(inputs, outputs) for _, inputs, outputs in calls]
 
     # Training

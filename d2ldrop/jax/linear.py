@@ -1,6 +1,6 @@
 """Linear regression, from the chapters that lead to dropout: from scratch, and with Flax's own layer."""
 
-from typing import Any
+from typing import Any, cast
 
 from flax import linen as nn
 from jax import Array
@@ -69,5 +69,5 @@ class LinearRegression(_Linear):
 
     def get_w_b(self, state: State | None = None) -> tuple[Array, Array]:
         """Return weights (inputs, 1) and bias (1,): those in a trainer's `state`, or the model's own."""
-        params = self.learned["params"] if state is None else state.params
+        params = cast("Any", self.learned)["params"] if state is None else state.params
         return params["net"]["kernel"], params["net"]["bias"]

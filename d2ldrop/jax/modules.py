@@ -81,7 +81,7 @@ class FlaxModule(BaseModule, nn.Module, metaclass=EitherStyle):
     _dense = cast("tuple[tuple[str, ...], ...]", ())  # paths of the fully connected layers, in order of their calls
 
     @property
-    def hparams(self) -> dict[str, Any]:  # type: ignore[override]
+    def hparams(self) -> Mapping[str, Any]:
         """The fields that make this model, apart from its mode, and from options that have their defaults."""
         return without_defaults(_fields(self)) if self.host_init else _fields(self)
 
@@ -161,9 +161,10 @@ class FlaxClassifier(FlaxModule, BaseClassifier):  # type: ignore[misc]
         if Y_hat is None:  # a reader's own loss did not return them: compute them again, with the same key and masks
             with sharing_masks(None):
                 Y_hat, _ = outputs(params, batch[:-1], state)
-        if "state" in inspect.signature(self.accuracy).parameters:  # a reader's own, as in the book's edition 1.0
-            return {"loss": value[0], "acc": self.accuracy(params, batch[:-1], batch[-1], state)}
-        return {"loss": value[0], "acc": self.accuracy(Y_hat, batch[-1])}
+        accuracy: Any = self.accuracy
+        if "state" in inspect.signature(accuracy).parameters:  # a reader's own, as in the book's edition 1.0
+            return {"loss": value[0], "acc": accuracy(params, batch[:-1], batch[-1], state)}
+        return {"loss": value[0], "acc": accuracy(Y_hat, batch[-1])}
 
 
 class Options(FlaxModule):

@@ -103,21 +103,19 @@ class Module(BaseModule, nnx.Module):
 
     Examples
     --------
-    >>> from d2ldrop import jax as d2l
-    >>> class MLP(d2l.nnx.Classifier):
-    ...     def __init__(self, lr, rngs=None):
-    ...         super().__init__()
-    ...         self.save_hyperparameters(ignore=["rngs"])
-    ...         rngs = rngs or nnx.Rngs(d2l.get_seed())
-    ...         self.lin1, self.drop1 = nnx.Linear(64, 32, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
-    ...         self.lin2 = nnx.Linear(32, 10, rngs=rngs)
-    ...
-    ...     def forward(self, X):
-    ...         return self.lin2(self.drop1(nnx.relu(self.lin1(X.reshape(len(X), -1)))))
-    >>> trainer = d2l.Trainer(max_epochs=3, seed=0)
-    >>> trainer.fit(MLP(lr=0.5), d2l.Digits())
-    >>> trainer.history[-1]["val_acc"] > 0.8
-    True
+    ::
+
+        class MLP(d2l.nnx.Classifier):
+            def __init__(self, lr, rngs):
+                super().__init__()
+                self.save_hyperparameters(ignore=["rngs"])
+                self.lin1, self.drop1 = nnx.Linear(64, 32, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+                self.lin2 = nnx.Linear(32, 10, rngs=rngs)
+
+            def forward(self, X):
+                return self.lin2(self.drop1(nnx.relu(self.lin1(X.reshape(len(X), -1)))))
+
+        d2l.Trainer(max_epochs=3).fit(MLP(lr=0.5, rngs=nnx.Rngs(0)), d2l.Digits())
     """
 
     backend_name = "jax"
@@ -146,8 +144,9 @@ class Module(BaseModule, nnx.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how a pickle makes the model again: from hyperparameters and weights, as layers hold functions."""
-        make, (kind, hparams, *rest) = by_weights(self)
-        if "rngs" in inspect.signature(kind).parameters:
+        make, arguments = by_weights(self)
+        kind, hparams, *rest = arguments
+        if "rngs" in inspect.signature(kind.__init__).parameters:
             hparams["rngs"] = nnx.Rngs(0)  # its weights are replaced
         return make, (kind, hparams, *rest)
 
@@ -159,7 +158,7 @@ class Module(BaseModule, nnx.Module):
         return copied
 
     @property
-    def hparams(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def hparams(self) -> Mapping[str, Any]:
         """What `save_hyperparameters` was given, apart from keys."""
         return self._hparams or {}
 
@@ -187,7 +186,8 @@ class Module(BaseModule, nnx.Module):
     @property
     def learned(self) -> Variables:
         """The parameters, and the other variables but keys, such as batch statistics, in nested dictionaries."""
-        return dict(zip(("params", "batch_stats"), _variables(self), strict=True))
+        _, params, _, others = _split(self)
+        return {"params": params, "batch_stats": others}
 
     @learned.setter
     def learned(self, variables: Variables) -> None:
@@ -256,8 +256,7 @@ class View(BaseModule):
             vars(seen).pop(name, None)
         if by_statistics:
             seen.set_attributes(use_running_average=True, raise_if_not_found=False)
-        self.graph, _, streams, _ = nnx.split(seen, nnx.Param, nnx.RngState, ...)
-        self.streams = nnx.to_pure_dict(streams)
+        self.graph, _, self.streams, _ = _split(seen)
 
     def bound(self, variables: Variables, key: Any) -> Any:
         """Return the model with these variables; all its streams of keys begin anew, and depend on `key`."""
@@ -278,7 +277,7 @@ class View(BaseModule):
         """
         bound = self.bound(variables, (rngs or {}).get("dropout", fixed_key()))
         Y = bound(*inputs, **options)
-        return (Y, {"batch_stats": _variables(bound)[1]}) if mutable else Y
+        return (Y, {"batch_stats": _split(bound)[3]}) if mutable else Y
 
     def training_step(  # type: ignore[override]
         self, params: Any, batch: tuple[Array, ...], state: State
@@ -291,7 +290,7 @@ class View(BaseModule):
         def objective(params: Any) -> tuple[Array, Any]:
             bound = self.bound({"params": params, "batch_stats": state.batch_stats}, state.dropout_rng)
             loss, metrics = recorded(bound.training_step, batch)
-            return loss, (metrics or {"loss": loss}, _variables(bound)[1])
+            return loss, (metrics or {"loss": loss}, _split(bound)[3])
 
         (loss, (metrics, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
         self.report(metrics, train=True)
@@ -328,10 +327,10 @@ def _view(model: Module, training: bool) -> Any:
     return seen
 
 
-def _variables(model: Any) -> tuple[Any, Any]:
-    """Return the parameters of a module, and its other variables but those of its streams of keys."""
-    _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+def _split(model: Any) -> tuple[Any, Any, Any, Any]:
+    """Return what a module is, without its arrays, and its parameters, streams of keys and other variables."""
+    parts: Any = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    return parts[0], *map(nnx.to_pure_dict, parts[1:])
 
 
 def _renewed(name: str, leaf: Any, key: Array) -> Array:
