@@ -67,7 +67,8 @@ class Module(FlaxModule):
     """Base of models: a module of Flax that a trainer can train.
 
     Subclasses declare hyperparameters as fields, and define `loss`, `configure_optimizers()` and the network: by
-    `setup` and `forward(X)`, or as `self.net`, or in a compact `__call__`.
+    `setup` and `forward(X)`, or as `self.net`, or in a compact `__call__`. A subclass that defines `__init__` is one of
+    `flax.nnx` instead, see `d2ldrop.jax.nnx`.
     """
 
     backend_name = "jax"

@@ -49,13 +49,13 @@ twins: dict[type, type] = {}
 
 
 class EitherStyle(type):
-    """Makes a subclass that defines `__init__`, as modules of `flax.nnx` do, and those of `flax.linen` do not, of nnx.
+    """Gives a subclass that defines `__init__` the base classes for `flax.nnx`; modules of `flax.linen` have fields.
 
-    The book has both styles: one in its edition 1.0, the other in the next one, with the same names of base classes.
+    The book has the style of linen in its edition 1.0, and that of nnx in the next one, under the same names.
     """
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
-        """Return the class: with the twins of its bases if it has the style of nnx."""
+        """Return the class, with the twins of its bases if it has the style of nnx."""
         if "__init__" in namespace and any(base in twins for base in bases):
             others = tuple(twins.get(base, base) for base in bases)
             return type(others[0])(name, others, namespace, **options)

@@ -177,11 +177,15 @@ class Module(BaseModule, nnx.Module):
 
     def train(self, **attributes: Any) -> None:
         """Let all layers train."""
-        super().train(_training=True, **attributes)
+        self._set_mode(True, **attributes)
 
     def eval(self, **attributes: Any) -> None:
         """Let no layer drop or normalise by a batch."""
-        super().eval(_training=False, **attributes)
+        self._set_mode(False, **attributes)
+
+    def _set_mode(self, training: bool, **attributes: Any) -> None:
+        mode = {"deterministic": not training, "use_running_average": not training, "_training": training}
+        self.set_attributes(**{**mode, **attributes}, raise_if_not_found=False)
 
     @property
     def learned(self) -> Variables:
@@ -321,7 +325,7 @@ def _view(model: Module, training: bool) -> Any:
     """Return a copy of a model, which shares its arrays, and trains or does not."""
     seen = nnx.clone(model)
     seen.training = training
-    if hasattr(nnx, "view"):  # since flax 0.12.1 or so; it calls a module's own `set_view`
+    if hasattr(nnx, "view"):  # not in flax 0.12.0; it calls a module's own `set_view`
         mode = {"deterministic": not training, "use_running_average": not training}
         return nnx.view(seen, **mode, raise_if_not_found=False)
     return seen
