@@ -70,7 +70,8 @@ def _key_for(X: Array, key: Any) -> Any:
         raise UsageError(
             "Expected a key for dropout_layer, because JAX traces this code and would compile one mask into it. Call "
             "dropout_layer(X, dropout, key=key) with a key among the arguments of the traced function, or a model of "
-            'Flax by model.apply(variables, X, rngs={"dropout": key}).'
+            'Flax by model.apply(variables, X, rngs={"dropout": key}). In a module of flax.nnx, the key is '
+            "self.rngs.dropout(), for example."
         )
     return random_words() if key is None else one_key(key)
 
