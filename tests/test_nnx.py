@@ -113,8 +113,7 @@ def test_it_learns_repeatably_and_travels(kind):
         assert way(models[0]).trainer is None
 
 
-@pytest.mark.parametrize("loader", [False, True])
-@pytest.mark.parametrize("kind", [Concise, Scratch])
+@pytest.mark.parametrize(("kind", "loader"), [(Concise, False), (Scratch, False), (Scratch, True)])
 def test_each_step_draws_a_new_mask_and_evaluation_none(kind, loader):
     """Where nothing is learnt and all samples are one, only the masks can make the losses of steps differ."""
     X, y = np.ones((40, 64), np.float32), np.zeros(40, np.int64)
