@@ -142,16 +142,11 @@ def linear_scratch(d2l):
         def __init__(self, lr):
             self.save_hyperparameters()
 
-        def init(self, params):
-            del params
+        def init(self, _):
             return optax.EmptyState  # the class, not an instance
 
-        def update(self, updates, state, params=None):
-            del params
-            return jax.tree_util.tree_map(lambda grad: -self.lr * grad, updates), state
-
-        def __call__(self):
-            return optax.GradientTransformation(self.init, self.update)
+        def update(self, slopes, memory, params=None):
+            return jax.tree.map(lambda slope: -slope * self.lr, slopes), memory
 
     @d2l.add_to_class(Scratch)
     def configure_optimizers(self):
@@ -170,17 +165,16 @@ def linear_scratch(d2l):
 
         @d2l.add_to_class(d2l.Trainer)
         def fit_epoch(self):
-            self.model.training = True
-            for batch in self.train_dataloader:
-                _, grads = self.model.training_step(self.state.params, self.prepare_batch(batch), self.state)
-                self.state = self.state.apply_gradients(grads=grads)
-                self.state = self.state.replace(dropout_rng=jax.random.split(self.state.dropout_rng)[0])
+            model = self.model
+            model.training = True
+            for batch in map(self.prepare_batch, self.train_dataloader):
+                _, slope = model.training_step(self.state.params, batch, self.state)
+                stepped = self.state.apply_gradients(grads=slope)
+                self.state = stepped.replace(dropout_rng=jax.random.fold_in(stepped.dropout_rng, 1))
                 self.train_batch_idx += 1
-            if self.val_dataloader is None:
-                return
-            self.model.training = False
-            for batch in self.val_dataloader:
-                self.model.validation_step(self.state.params, self.prepare_batch(batch), self.state)
+            model.training = False
+            for batch in map(self.prepare_batch, self.val_dataloader or ()):
+                model.validation_step(self.state.params, batch, self.state)
                 self.val_batch_idx += 1
 
         data = d2l.SyntheticRegressionData(w=jnp.array([2, -3.4]), b=4.2, num_train=640, num_val=640)
@@ -304,10 +298,8 @@ def base_classifier(d2l):
 
     @partial(jax.jit, static_argnums=(0, 5))
     def accuracy(self, params, X, Y, state, averaged=True):
-        Y_hat = state.apply_fn({"params": params, "batch_stats": state.batch_stats}, *X)
-        Y_hat = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1]))
-        guesses = d2l.astype(d2l.argmax(Y_hat, axis=1), Y.dtype)
-        hits = d2l.astype(guesses == d2l.reshape(Y, -1), d2l.float32)
+        scores = state.apply_fn({"params": params, "batch_stats": state.batch_stats}, *X)
+        hits = d2l.astype(d2l.argmax(scores, axis=-1) == Y, d2l.float32)
         return d2l.reduce_mean(hits) if averaged else hits
 
     def loss(self, params, X, Y, state, averaged=True):
@@ -349,8 +341,8 @@ def softmax_scratch(d2l):
     assert d2l.reduce_sum(X, 0, keepdims=True).shape == (1, 3)
 
     def softmax(X):
-        X_exp = d2l.exp(X)
-        return X_exp / d2l.reduce_sum(X_exp, 1, keepdims=True)
+        odds = d2l.exp(X)
+        return odds / d2l.reduce_sum(odds, 1, keepdims=True)
 
     X = jax.random.uniform(jax.random.PRNGKey(d2l.get_seed()), (2, 5))
     for Y in (X, d2l.rand(2, 5), d2l.rand((2, 5))):
@@ -383,12 +375,12 @@ def softmax_scratch(d2l):
     better_than_chance(trainer)
     assert set(trainer.state.params) == {"W", "b"}
     X, y = next(iter(data.val_dataloader()))
-    preds = d2l.argmax(model.apply({"params": trainer.state.params}, X), axis=1)
-    wrong = d2l.astype(preds, y.dtype) != y
-    X, y, preds = X[wrong], y[wrong], preds[wrong]
-    labels = [a + "\n" + b for a, b in zip(data.text_labels(y), data.text_labels(preds), strict=True)]
-    assert all(len({*label.split("\n")}) == 2 for label in labels)
-    axes = data.visualize([X, y], labels=labels)
+    guesses = d2l.argmax(model.apply({"params": trainer.state.params}, X), axis=1)
+    missed = np.flatnonzero(guesses != y)
+    names = [data.text_labels(part[missed]) for part in (y, guesses)]
+    labels = [f"{true}, not {guess}" for true, guess in zip(*names, strict=True)]
+    assert all(true != guess for true, guess in zip(*names, strict=True))
+    axes = data.visualize([X[missed], y[missed]], labels=labels)
     assert np.ravel(axes)[0].get_title() == labels[0]
 
 
@@ -407,9 +399,8 @@ def softmax_concise(d2l):
         @d2l.add_to_class(d2l.Classifier)
         @partial(jax.jit, static_argnums=(0, 5))
         def loss(self, params, X, Y, state, averaged=True):
-            Y_hat = state.apply_fn({"params": params}, *X, mutable=False, rngs=None)
-            Y_hat = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1]))
-            losses = optax.softmax_cross_entropy_with_integer_labels(Y_hat, d2l.reshape(Y, (-1,)))
+            scores = state.apply_fn({"params": params}, *X, mutable=False, rngs=None)
+            losses = optax.softmax_cross_entropy_with_integer_labels(scores, Y)
             return (losses.mean(), {}) if averaged else (losses, {})
 
         own = d2l.Trainer(max_epochs=2, seed=0)
@@ -501,34 +492,24 @@ def stability(d2l):
 
 def k_fold(d2l):
     class Prices(d2l.DataModule):
-        def __init__(self, batch_size, train=None, val=None):
+        def __init__(self, batch_size, train, val=None):
             super().__init__()
             self.save_hyperparameters()
 
         def get_dataloader(self, train):
-            data = self.train if train else self.val
-            if data is None:
-                return None
-            tensors = data[:, :-1], d2l.log(data[:, -1:])
-            return self.get_tensorloader(tensors, train)
-
-    def folds(data, k):
-        size = len(data.train) // k
-        for j in range(k):
-            rest = np.r_[: j * size, (j + 1) * size : len(data.train)]
-            yield Prices(data.batch_size, data.train[rest], data.train[j * size : (j + 1) * size])
+            table = self.train if train else self.val
+            return None if table is None else self.get_tensorloader((table[:, :3], d2l.log(table[:, 3:])), train)
 
     def k_fold(trainer, data, k, lr):
-        val_loss, models = [], []
-        for i, fold in enumerate(folds(data, k)):
+        parts, losses, models = np.arange(len(data.train)) % k, [], []
+        for held_out in range(k):
             model = d2l.LinearRegression(lr)
-            model.board.yscale = "log"
-            if i != 0:
-                model.board.display = False
-            trainer.fit(model, fold)
-            val_loss.append(float(model.board.data["val_loss"][-1].y))
+            model.board.yscale, model.board.display = "log", held_out == 0
+            rest, own = data.train[parts != held_out], data.train[parts == held_out]
+            trainer.fit(model, Prices(data.batch_size, rest, own))
+            losses.append(float(model.board.data["val_loss"][-1].y))
             models.append(model)
-        return val_loss, models
+        return losses, models
 
     X = jax.random.normal(d2l.get_key(), (60, 3))
     prices = d2l.exp(d2l.matmul(X, jnp.array([[0.5], [-0.2], [0.1]])) + 1)

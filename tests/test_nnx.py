@@ -31,7 +31,7 @@ class Concise(d2l.Classifier):
     def __init__(self, num_outputs, num_hiddens_1, num_hiddens_2, dropout_1, dropout_2, lr, num_inputs=64, rngs=None):
         super().__init__()
         self.save_hyperparameters(ignore=["rngs"])
-        rngs = nnx.Rngs(params=d2l.get_key(), dropout=d2l.get_key()) if rngs is None else rngs
+        rngs = rngs or nnx.Rngs(d2l.get_seed(), dropout=d2l.get_key())
         self.hidden1 = nnx.Linear(num_inputs, num_hiddens_1, rngs=rngs)
         self.drop1 = nnx.Dropout(dropout_1, rngs=rngs)
         self.hidden0 = nnx.Linear(num_hiddens_1, num_hiddens_2, rngs=rngs)
@@ -39,9 +39,10 @@ class Concise(d2l.Classifier):
         self.head = nnx.Linear(num_hiddens_2, num_outputs, rngs=rngs)
 
     def forward(self, X):
-        X = X.reshape((X.shape[0], -1))
-        X = self.drop1(nnx.relu(self.hidden1(X)))
-        return self.head(self.drop2(nnx.relu(self.hidden0(X))))
+        H = X.reshape(len(X), -1)
+        for hidden, drop in ((self.hidden1, self.drop1), (self.hidden0, self.drop2)):
+            H = drop(nnx.relu(hidden(H)))
+        return self.head(H)
 
 
 class Scratch(d2l.nnx.Classifier):
