@@ -9,6 +9,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from d2ldrop.jax.arrays import randn
+
+# isort: split
+# The frameworks come after that module, which names the extra to install where they are missing.
 import flax
 import jax
 import optax
@@ -18,7 +22,6 @@ from jax import numpy as jnp
 
 from d2ldrop.errors import UsageError
 from d2ldrop.jax import lesson
-from d2ldrop.jax.arrays import randn
 from d2ldrop.jax.keys import fixed_key
 from d2ldrop.jax.lesson import dropout_layer
 from d2ldrop.jax.masks import real_floats
@@ -26,7 +29,7 @@ from d2ldrop.jax.modules import State, Variables, in_mode, sampler, twins
 from d2ldrop.randomness import odds
 from d2ldrop.training.module import BaseClassifier, BaseModule, by_weights, recorded
 
-__all__ = ["Dropout"]
+__all__ = ["Classifier", "Dropout", "Module", "View"]
 
 
 class Dropout(nnx.Dropout):

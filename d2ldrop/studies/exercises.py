@@ -25,6 +25,7 @@ __all__ = [
     "figure_of",
     "page_of",
     "perform",
+    "read",
     "text_of",
     "write",
 ]
