@@ -107,7 +107,7 @@ def test_board_updates_one_output_with_one_line_per_curve(notebook, monkeypatch)
     assert {figure for _, figure in notebook} == {board.fig}
     lines = board.axes.get_lines()
     assert [line.get_label() for line in lines] == [f"curve {k}" for k in range(7)]
-    assert lines[6].get_ydata() == [6, 7, 8, 9, 10]
+    assert lines[6].get_ydata().tolist() == [6, 7, 8, 9, 10]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 7
     assert board.axes.get_xlim() == (0, 5)
     assert board.axes.get_ylim()[1] > 10
@@ -178,28 +178,141 @@ def test_board_without_display_draws_nothing(notebook, d2l, small):
     assert notebook == []
 
 
-def test_fit_draws_the_board_in_a_notebook(notebook, d2l, small):
+def curves(axes):
+    """Return the number of points of each curve of a panel."""
+    return {line.get_label(): len(line.get_xdata()) for line in axes.get_lines()}
+
+
+def test_fit_draws_losses_beside_accuracies(notebook, monkeypatch, d2l, small):
+    monkeypatch.setattr(boards, "SHARE", 1e9)
+    panels = []
+    update = ProgressBoard._update
+    monkeypatch.setattr(ProgressBoard, "_update", lambda board: (update(board), panels.append(len(board.fig.axes))))
     d2ldrop.Trainer(2, seed=0).fit(d2l.DropoutMLP(**small), d2l.Digits())
     assert notebook[0][0] == "display"
-    labels = {line.get_label() for line in notebook[-1][1].axes[0].get_lines()}
-    assert labels == {"train_loss", "train_acc", "val_loss", "val_acc"}
+    assert set(panels) == {2}  # from the first point on
+    losses, accuracies = notebook[-1][1].axes
+    assert (losses.get_ylabel(), accuracies.get_ylabel()) == ("cross-entropy (nats)", "accuracy")
+    assert (losses.get_xlabel(), accuracies.get_xlabel()) == ("epoch", "epoch")
+    assert curves(losses) == {"train_loss": 4, "val_loss": 2}
+    assert curves(accuracies) == {"train_acc": 4, "val_acc": 2}
+    assert losses.get_xlim() == accuracies.get_xlim() == (0, 2)
+    for one, other in zip(losses.get_lines(), accuracies.get_lines(), strict=True):
+        assert (one.get_color(), one.get_linestyle()) == (other.get_color(), other.get_linestyle())
+
+
+def test_a_loss_alone_has_one_panel(notebook, d2l, small):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 3)).astype(np.float32)
+    model = d2l.DropoutMLPRegressor(**small | {"num_outputs": 1})
+    d2ldrop.Trainer(1, seed=0).fit(model, d2l.ArrayData(X, X[:, 0], X, X[:, 0], batch_size=20, regression=True))
+    assert [axes.get_ylabel() for axes in model.board.fig.axes] == ["squared error / 2"]
+
+
+def test_a_loss_of_ones_own_has_no_unit(d2l, small):
+    class Own(d2l.DropoutMLP):
+        def loss(self, *args, **kwargs):
+            return super().loss(*args, **kwargs)
+
+    assert Own(**small).board.panels == {"loss": "loss", "acc": "accuracy"}
+
+
+def test_another_metric_gets_a_panel_when_it_comes(notebook):
+    board = ProgressBoard(panels={"loss": "nats"})
+    board.draw(1, 2, "train_loss")
+    board.finish()
+    (handle,) = {figure for _, figure in notebook}
+    board.draw(1, 0.1, "lr")
+    board.draw(1, 3, "val_f1_score")
+    board.draw(1, 4, "val_loss")
+    board.finish()
+    assert board.fig is handle
+    assert [axes.get_ylabel() for axes in board.fig.axes] == ["nats", "lr", "f1_score"]
+    assert [curves(axes) for axes in board.fig.axes] == [
+        {"train_loss": 1, "val_loss": 1},
+        {"lr": 1},
+        {"val_f1_score": 1},
+    ]
+
+
+def test_given_axes_hold_all_curves(notebook):
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots()
+    board = ProgressBoard(axes=axes, panels={"loss": "loss", "acc": "accuracy"})
+    for label in ("train_loss", "train_acc"):
+        board.draw(1, 2, label)
+    board.finish()
+    assert figure.axes == [axes]
+    assert curves(axes) == {"train_loss": 1, "train_acc": 1}
+
+
+def legend_places(axes):
+    """Return where each text of a legend is, in inches from the figure's upper left corner."""
+    figure = axes.get_figure()
+    figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.get_legend().get_texts()}
+    height = figure.bbox.height
+    return {
+        name: (round(box.x0 / figure.dpi, 1), round((height - box.y1) / figure.dpi, 1)) for name, box in boxes.items()
+    }
+
+
+@pytest.mark.parametrize("labels", [("train_loss", "val_loss"), "abc"])
+def test_the_legend_does_not_move(notebook, labels):
+    board, seen = ProgressBoard(xlim=(0, 9), panels={"loss": "loss"} if len(labels) == 2 else None), []
+    for x in range(10):
+        for label in labels[: 1 if x < 3 else None]:
+            board.draw(x, 5 * (-1) ** (x // 2), label)
+        board.show()
+        seen.append(legend_places(board.axes))
+    assert all(place == seen[-1][name] for places in seen for name, place in places.items())
+    assert len(seen[-1]) == len(labels)
+    axes, legend = board.axes.get_window_extent(), board.axes.get_legend().get_window_extent()
+    assert not axes.overlaps(legend)  # it hides no curve
+    assert board.fig.bbox.x1 >= legend.x1
+
+
+def test_values_that_are_not_finite_are_marked(notebook):
+    board = ProgressBoard()
+    for x, y in enumerate((1, np.nan, 2, 3, np.inf, np.nan, -np.inf)):
+        board.draw(x, y, "a")
+    board.draw(0, 1, "b")
+    board.show()
+    curve, *marks = board.axes.get_lines()[:4]
+    assert {mark.get_label(): mark.get_xdata().tolist() for mark in marks} == {"nan": [1, 5], "inf": [4], "-inf": [6]}
+    assert {mark.get_color() for mark in marks} == {curve.get_color()}
+    assert len({mark.get_marker() for mark in marks}) == 3
+    shown = [text.get_text() for text in board.axes.get_legend().get_texts()]
+    assert sorted(shown) == ["-inf", "a", "b", "inf", "nan"]
+    assert board.axes.get_ylim()[1] < 4  # of the finite values
+    assert (curve.get_marker(), curve.get_markevery()) == (".", [0])  # a point between gaps would be invisible
+    board.draw(7, np.nan, "a")
+    board.show()
+    assert marks[0].get_xdata().tolist() == [1, 5, 7]
+    assert len(board.axes.get_lines()) == 5
+
+
+def test_divergence_is_seen_on_the_board(d2l, small):
+    model = d2l.DropoutMLP(**small | {"lr": 1e30})
+    with pytest.raises(d2ldrop.DivergedError):
+        d2ldrop.Trainer(2, seed=0, progress=False).fit(model, d2l.Digits())
+    assert not np.isfinite(model.board.data["train_loss"][-1].y)
 
 
 def test_board_with_one_batch_per_epoch(notebook, d2l, small, tmp_path):
     X, y = d2l.Digits().split(train=True)
     model = d2l.DropoutMLP(**small)
     d2ldrop.Trainer(2, seed=0).fit(model, d2l.ArrayData(X[:50], y[:50], X[50:60], y[50:60], batch_size=64))
-    axes = notebook[-1][1].axes[0]
-    assert {line.get_label(): len(line.get_xdata()) for line in axes.get_lines()} == {
-        "train_loss": 2,
-        "train_acc": 2,
-        "val_loss": 2,
-        "val_acc": 2,
-    }
+    losses, accuracies = notebook[-1][1].axes
+    assert curves(losses) == {"train_loss": 2, "val_loss": 2}
+    assert curves(accuracies) == {"train_acc": 2, "val_acc": 2}
     model.board.save(tmp_path / "curves.png")  # the figure is as it was
-    assert len(axes.get_lines()) == len(axes.get_legend().legend_handles) == 4
-    assert axes.get_xlabel() == "epoch"
-    assert all(line.get_visible() for line in axes.get_xgridlines())
+    for axes in (losses, accuracies):
+        assert len(axes.get_lines()) == len(axes.get_legend().legend_handles) == 2
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation"]
+        assert axes.get_xlabel() == "epoch"
+        assert all(line.get_visible() for line in axes.get_xgridlines())
 
 
 def test_save(tmp_path):

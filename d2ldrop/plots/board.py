@@ -2,9 +2,11 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from d2ldrop.errors import UsageError
 from d2ldrop.files import replacing
@@ -14,6 +16,12 @@ __all__ = ["SHARE", "Point", "ProgressBoard", "in_notebook", "kernel"]
 
 SHARE = 0.03
 """The fraction of the time that redrawing may take. With the notebook's own work on each picture, it is about twice."""
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+"""What the label of a curve begins with, before the name of the metric; and the word for it in a legend."""
+
+NOT_FINITE = {"nan": ("x", 0.04), "inf": ("^", 0.96), "-inf": ("v", 0.04)}
+"""How a value that is not finite is marked: the marker, and its height as a fraction of the axes'."""
 
 
 def kernel() -> Any:
@@ -48,14 +56,19 @@ class ProgressBoard(HyperParameters):
     fig, axes
         A figure and axes to draw on instead of new ones.
     figsize
-        Width and height in inches.
+        Width and height in inches, of each panel.
     display
         Whether to draw at all while points come in.
+    panels
+        The words beside the axis of each metric that has a panel of its own: with `{"loss": "nats", "acc": "accuracy"}`
+        the curves `train_loss` and `val_loss` are in the first panel. Any other metric gets one when its first point
+        comes. By default, and where `fig` or `axes` are given, all curves are in one panel.
 
     Notes
     -----
     In a notebook the figure is redrawn in place, in one output, and the time between redraws is proportional to how
-    long they take, so that they take a few percent of the time.
+    long they take, so that they take a few percent of the time. A value that is nan or infinite is marked at the edge
+    of the axes.
     """
 
     def __init__(
@@ -72,21 +85,25 @@ class ProgressBoard(HyperParameters):
         axes: Any = None,
         figsize: tuple[float, float] = (3.5, 2.5),
         display: bool = True,
+        panels: Mapping[str, str] | None = None,
     ):
         self.save_hyperparameters()
+        self._given = fig is not None or axes is not None
         self._lines: dict[str, Any] = {}
+        self._marks: dict[tuple[str, str], Any] = {}
         self.reset(xlim, display)
 
     def reset(self, xlim: tuple[float, float] | None, display: bool) -> None:
         """Remove all curves, for a new training, which is drawn in a new figure."""
-        if (self.hparams["fig"], self.hparams["axes"]) != (None, None):  # our own figure stays, with its curves
-            for line in self._lines.values():
+        if self._given:  # our own figure stays, with its curves
+            for line in (*self._lines.values(), *self._marks.values()):
                 line.remove()
         self.xlim, self.display = xlim, display
         self.fig, self.axes = self.hparams["fig"], self.hparams["axes"]
         self.curves: dict[str, tuple[list[float], list[float]]] = {}
         self._pending: dict[str, list[tuple[Any, Any]]] = {}
-        self._lines = {}
+        self._panels: dict[str | None, Any] = {}  # metric -> axes; None -> those of all curves
+        self._lines, self._marks = {}, {}
         self._handle: Any = None
         self._next_redraw, self._stale = 0.0, False
 
@@ -165,29 +182,100 @@ class ProgressBoard(HyperParameters):
 
     def _update(self) -> None:
         """Update the figure; each curve is one line whose data are replaced."""
-        from matplotlib import pyplot as plt
-
         self._stale = False
-        if self.fig is None and self.axes is None:
+        metrics = [None] if self.panels is None or self._given else [*self.panels, *map(_metric, self.curves)]
+        if set(metrics) != set(self._panels):
+            self._open_panels(list(dict.fromkeys(metrics)))
+        restyled = {self._panel(label) for label, points in self.curves.items() if self._update_curve(label, *points)}
+        for axes in restyled:  # a legend shows the lines as they were when it was created
+            self._write_legend(axes)
+        for axes in self._panels.values():
+            axes.relim()
+            axes.autoscale_view()
+
+    def _open_panels(self, metrics: list[str | None]) -> None:
+        """Make the axes of each metric, or take those that were given; what was on other panels is drawn anew."""
+        if self._given:
+            self.axes = self.fig.gca() if self.axes is None else self.axes
+            self.fig, panels = self.axes.get_figure(), [self.axes]
+        else:
+            from matplotlib import pyplot as plt
+
+            from d2ldrop.plots.layout import SteadyLayout
+
+            columns = min(len(metrics), 2)
+            rows = -(-len(metrics) // columns)
+            size = (self.figsize[0] * columns, self.figsize[1] * rows)
             # Notebooks crop empty margins. This layout leaves none, so that the picture keeps its size.
-            self.fig = plt.figure(figsize=self.figsize, layout="constrained")
-        self.axes = self.fig.gca() if self.axes is None else self.axes
-        self.fig = self.axes.get_figure()
-        if not self._lines:
-            self.axes.set(xlabel=self.xlabel, ylabel=self.ylabel, xscale=self.xscale, yscale=self.yscale)
-            self.axes.set(**{key: lim for key, lim in (("xlim", self.xlim), ("ylim", self.ylim)) if lim})
-            self.axes.grid(alpha=0.3)
-        restyled = False
-        for label, (xs, ys) in self.curves.items():
-            if label not in self._lines:
-                k = len(self._lines)
-                color = {"color": self.colors[k % len(self.colors)]} if self.colors else {}
-                (self._lines[label],) = self.axes.plot([], [], self.ls[k % len(self.ls)], label=label, **color)
-            line, marker = self._lines[label], "." if len(xs) == 1 else ""  # a line of one point is invisible
-            line.set_data(xs, ys)
-            restyled |= line.get_marker() != marker
-            line.set_marker(marker)
-        if restyled:  # a legend shows the lines as they were when it was created
-            self.axes.legend()
-        self.axes.relim()
-        self.axes.autoscale_view()
+            self.fig = self.fig or plt.figure(layout=SteadyLayout())
+            self.fig.clear()
+            self.fig.set_size_inches(size)
+            panels = [self.fig.add_subplot(rows, columns, k + 1) for k in range(len(metrics))]
+            self.axes = panels[0]
+        self._panels, self._lines, self._marks = dict(zip(metrics, panels, strict=True)), {}, {}
+        for metric, axes in self._panels.items():
+            words = None if metric is None else self.panels.get(metric, metric)
+            axes.set(xlabel=self.xlabel, ylabel=self.ylabel or words, xscale=self.xscale, yscale=self.yscale)
+            axes.set(**{key: lim for key, lim in (("xlim", self.xlim), ("ylim", self.ylim)) if lim})
+            axes.grid(alpha=0.3)
+
+    def _panel(self, label: str) -> Any:
+        """Return the axes of a curve."""
+        return self._panels[None if None in self._panels else _metric(label)]
+
+    def _update_curve(self, label: str, xs: list[float], ys: list[float]) -> bool:
+        """Update a curve and the marks of what is not finite; return True if they look otherwise than before."""
+        axes, is_new = self._panel(label), label not in self._lines
+        if is_new:
+            k = len(self._lines)
+            if None not in self._panels:  # training looks the same in each panel, and so does validation
+                k = [*SPLITS].index(label.partition("_")[0]) if _word(label) else len(axes.get_lines()) + len(SPLITS)
+            color = {"color": self.colors[k % len(self.colors)]} if self.colors else {}
+            (self._lines[label],) = axes.plot([], [], self.ls[k % len(self.ls)], label=label, **color)
+        line, y = self._lines[label], np.array(ys, float)
+        line.set_data(xs, np.where(np.isfinite(y), y, np.nan))
+        padded = np.pad(np.isfinite(y), 1)
+        alone = padded[1:-1] & ~padded[:-2] & ~padded[2:]  # between gaps, where a line is invisible
+        before, marker = line.get_marker(), "." if alone.any() else ""
+        line.set(marker=marker, markevery=np.flatnonzero(alone).tolist())
+        marks = len(self._marks)
+        if not np.isfinite(y).all():
+            self._mark(label, np.array(xs, float), y)
+        return is_new or marker != before or marks != len(self._marks)
+
+    def _mark(self, label: str, x: np.ndarray, y: np.ndarray) -> None:
+        """Mark values of a curve that are not finite, in its colour, at the edge of the axes."""
+        axes, color = self._panel(label), self._lines[label].get_color()
+        for kind, (marker, height) in NOT_FINITE.items():
+            found = x[np.isnan(y) if kind == "nan" else y == float(kind)]
+            if found.size and (label, kind) not in self._marks:
+                style = {"ls": "", "marker": marker, "color": color, "label": kind}
+                (self._marks[label, kind],) = axes.plot([], [], transform=axes.get_xaxis_transform(), **style)
+            if found.size:
+                self._marks[label, kind].set_data(found, np.full(len(found), height))
+
+    def _write_legend(self, axes: Any) -> None:
+        """Write the legend, which has its place above the axes, or in a corner where the axes were given."""
+        entries = {}
+        for line in axes.get_lines():
+            name = line.get_label()
+            entries[name if None in self._panels else _word(name) or name] = line
+        if self._given:
+            axes.legend(entries.values(), entries, loc="upper right")
+            return
+        columns = max(1, int(self.figsize[0] / (0.35 + 0.07 * max(map(len, entries)))))  # in inches
+        names = [name for k in range(columns) for name in [*entries][k::columns]]  # row by row, so that none moves
+        style = {"fontsize": "small", "frameon": False, "handlelength": 1.5, "columnspacing": 1, "borderaxespad": 0.1}
+        handles = [entries[name] for name in names]
+        axes.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, **style)
+
+
+def _metric(label: str) -> str:
+    """Return what a curve shows: the loss, of `train_loss` and of `val_loss`."""
+    return label.partition("_")[2] if _word(label) else label
+
+
+def _word(label: str) -> str | None:
+    """Return the word for what a curve is measured on, or None if its label does not begin with that."""
+    split, _, metric = label.partition("_")
+    return SPLITS.get(split) if metric else None

@@ -8,7 +8,7 @@ import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array, Metrics
 from d2ldrop.errors import UsageError
-from d2ldrop.hyperparameters import TINY, HyperParameters
+from d2ldrop.hyperparameters import TINY, HyperParameters, is_overridden
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.registry import get_backend
 
@@ -53,6 +53,9 @@ class BaseModule(HyperParameters):
     is_regression: bool = False
     """Whether labels are real numbers, as opposed to classes."""
 
+    plotted: Mapping[str, str] = {"loss": "loss"}
+    """The metrics that have a panel of the board from the start, and the words beside its axis."""
+
     trainer: Logger | None = None
     input_shape: tuple[int, ...] | None = None
     """The shape of a sample that the model was trained on, once it was; of a loaded one, how many numbers it has."""
@@ -78,9 +81,10 @@ class BaseModule(HyperParameters):
 
     @property
     def board(self) -> ProgressBoard:
-        """The plot that training draws; made when it is first asked for."""
+        """The plot that training draws, with a panel for each metric; made when it is first asked for."""
         if self._board is None:
-            self._board = ProgressBoard(xlabel="epoch")
+            own = {"loss": "loss"} if is_overridden(self, "loss") else {}  # whatever it may be
+            self._board = ProgressBoard(xlabel="epoch", panels={**self.plotted, **own})
         return self._board
 
     @board.setter
@@ -209,6 +213,8 @@ def remade(
 class BaseClassifier(BaseModule):
     """The part of `Classifier` that is the same in every framework."""
 
+    plotted = {"loss": "cross-entropy (nats)", "acc": "accuracy"}  # noqa: RUF012 - as declared above, never changed
+
     class_weights: Sequence[float] | None = None
     """How much samples of each class count in the loss; None: all the same."""
 
@@ -245,6 +251,7 @@ class BaseRegressor(BaseModule):
     """The part of `Regressor` that is the same in every framework: labels are real numbers, not classes."""
 
     is_regression = True
+    plotted = {"loss": "squared error / 2"}  # noqa: RUF012 - as above
 
 
 class BaseMLP(BaseModule):

@@ -310,11 +310,11 @@ class Trainer(Evaluator):
 
     def _report(self, prefix: str, numbers: Numbers, sizes: list[int]) -> None:
         """Log the metrics of some batches, and show their means."""
-        check_finite(prefix, numbers, self.train_batch_idx - len(sizes) - self._first_batch, self)
         self.epoch_log.add(prefix, numbers, sizes)
         x = self.progressed if prefix == "train_" else self.epoch + 1
         for label, mean in self.epoch_log.recent().items():
-            self.model.board.draw(x, mean, label)
+            self.model.board.draw(x, mean, label)  # nan as well, so that one sees where training ended
+        check_finite(prefix, numbers, self.train_batch_idx - len(sizes) - self._first_batch, self)
         if self._listeners:
             with sharing_masks(None), self.backend.isolated():  # what they draw must not change the masks
                 self._call("on_refresh")
