@@ -14,7 +14,7 @@ import numpy as np
 from d2ldrop.backend import Array
 from d2ldrop.data import BatchLoader, FashionMNIST, linear_samples
 from d2ldrop.plots.board import ProgressBoard
-from d2ldrop.plots.pictures import fitting, grey_images, show_images
+from d2ldrop.plots.pictures import fitting, plain_images, show_images
 from d2ldrop.randomness import streams
 from d2ldrop.registry import backend as adapter
 from d2ldrop.registry import backend_of
@@ -391,7 +391,7 @@ def predict_ch3(net: Any, test_iter: Iterable[tuple[Array, Array]], n: int = 6) 
     guessed = backend.numpy(backend.outputs(net, X)).argmax(axis=1)
     pairs = zip(get_fashion_mnist_labels(y[:n]), get_fashion_mnist_labels(guessed[:n]), strict=True)
     titles = ["\n".join(pair) for pair in pairs]
-    return show_images(grey_images(X)[:n], 1, n, titles=titles, scale=fitting(n))
+    return show_images(plain_images(X)[:n], 1, n, titles=titles, scale=fitting(n))
 
 
 def _moved(batches: Iterable[tuple[Array, ...]], device: Any) -> Iterator[tuple[Array, ...]]:

@@ -63,6 +63,33 @@ def test_dropped_units_lose_their_connections(d2l):
     assert middles == {tuple(np.round(point, 6)) for point in dropped}
 
 
+def test_a_wide_layer_has_an_ellipsis_and_its_size():
+    masks = [np.arange(256) % 2, np.arange(256) % 4]
+    before, after = by_hand.draw_network((784, 256, 256, 10), masks)
+    assert [text.get_text() for text in before.get_yticklabels()] == [
+        "inputs\n784", "hidden layer 1\n256", "hidden layer 2\n256", "outputs\n10"
+    ]  # fmt: skip
+    for axes in (before, after):
+        per_row = [sum(centre[1] == y for centre in circles(axes)) for y in axes.get_yticks()]
+        assert per_row == [8, 8, 8, 10]
+        dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        assert [line.get_ydata()[0] for line in dots] == axes.get_yticks()[:3].tolist()
+        centres = {x for x, _ in circles(axes)}
+        assert not any(
+            abs(x - dot) < 0.6 for x in centres for line in dots for dot in line.get_xdata() if abs(x) != 0.5
+        )
+    assert not before.texts
+    assert [text.get_text() for text in after.texts] == ["128 kept", "192 kept"]
+    rows = {y: [] for y in after.get_yticks()}
+    for (_, y), stays in sorted(circles(after).items()):
+        rows[y].append(stays)
+    kept = [[*(masks[k][:4] != 0), *(masks[k][-4:] != 0)] for k in (0, 1)]  # the first and the last units
+    assert [*rows.values()][1:3] == kept
+    connections, crosses = lines(after)
+    assert len(connections) == 8 * 4 + 4 * 6 + 6 * 10
+    assert len(crosses) == 2 * (4 + 2)
+
+
 def test_a_whole_layer_may_be_dropped():
     _, axes = by_hand.draw_network((2, 3, 1), [np.zeros(3)])
     assert lines(axes)[0] == []
@@ -99,24 +126,78 @@ def test_confusion(d2l):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2"]
 
 
-def test_confusion_shows_classes_that_do_not_occur():
-    axes = by_hand.show_confusion([1], [1], list("abc"), shares=True)
-    assert cells(axes) == [["0", "0", "0"], ["0", "100", "0"], ["0", "0", "0"]]
+@pytest.mark.parametrize("shares", [False, True])
+def test_confusion_shows_classes_that_do_not_occur(shares):
+    axes = by_hand.show_confusion([1], [1], list("abc"), shares=shares)
+    assert cells(axes) == [["-"] * 3, ["0", "100" if shares else "1", "0"], ["-"] * 3]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a\n(no samples)", "b", "c\n(no samples)"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert axes.images[0].get_array().mask.all(axis=1).tolist() == [True, False, True]  # grey
 
 
-def test_ten_classes_fit_on_a_page_without_touching():
-    labels = np.arange(10)
-    axes = by_hand.show_confusion(labels, labels, d2ldrop.FashionMNIST.CLASSES)
+LONG = ["a class with a name of several words", "short", "Donaudampfschifffahrtselektrizitaetenhauptbetriebswerk", ""]
+
+
+def assert_whole(figure, texts):
+    """Assert that a figure holds texts, and that none touches the next one."""
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    for text, box in zip(texts, boxes, strict=False):
+        assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1, text
+    assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize(
+    "names", [d2ldrop.FashionMNIST.CLASSES, LONG, LONG[:2], None], ids=["ten", "long", "two", "no"]
+)
+def test_the_classes_of_a_matrix_fit_on_a_page_without_touching(names):
+    labels = np.arange(len(names or "0123"))
+    axes = by_hand.show_confusion(labels, labels, names, shares=True)
     figure = axes.get_figure()
     assert figure.get_figwidth() <= 8.5
-    figure.canvas.draw()
-    boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
-    assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
-    whole = figure.bbox
-    for text in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.title, axes.xaxis.label):
-        box = text.get_window_extent()
-        assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, text
-        assert whole.y0 <= box.y0 <= box.y1 <= whole.y1, text
+    assert_whole(figure, axes.get_yticklabels())
+    for text in (*axes.get_xticklabels(), axes.title, axes.xaxis.label, axes.yaxis.label):
+        assert_whole(figure, [text])
+    size = axes.get_window_extent()
+    assert min(size.width, size.height) > 0.4 * len(labels) * figure.dpi
+
+
+@pytest.mark.parametrize("num_cols", [2, 4, 8])
+def test_long_titles_are_broken_into_lines(num_cols):
+    titles = [f"{name}\n{other} 97.0%" for name in LONG for other in LONG[:2]]
+    axes = by_hand.show_images(np.zeros((8, 5, 5)), 8 // num_cols, num_cols, titles=titles, scale=8.5 / 8)
+    figure = axes[0].get_figure()
+    assert_whole(figure, [axis.title for axis in axes])
+    for axis, title in zip(axes, titles, strict=True):
+        assert "".join(axis.get_title().split()) == "".join(title.split())  # all of it
+    assert min(axis.get_window_extent().width for axis in axes) > 0.8 * figure.dpi
+
+
+def test_images_in_colour(d2l):
+    rng = np.random.default_rng(0)
+    images = rng.random((3, 5, 6, 3)).astype(np.float32)
+    stored = images if d2l.channels_last else images.transpose(0, 3, 1, 2)
+    y, P = np.array([0, 0, 0], np.int32), np.array([[0, 1]] * 3, np.float32)
+    batch = d2l.array(stored), d2l.array(y)
+    data = d2l.ArrayData(stored, y, stored, y)
+    for axes in (
+        d2l.show_images(batch[0], 1, 3),
+        data.visualize(batch, 1, 3),
+        d2l.show_mistakes(*batch, d2l.array(P), num_rows=1, num_cols=3),
+    ):
+        for axis, image in zip(axes, images, strict=True):
+            np.testing.assert_allclose(axis.images[0].get_array(), image)
+    axes = by_hand.show_images([images[0] * 4 - 2, np.full((5, 6, 3), 7.0)], 1, 2)  # normalised ones
+    low, high = images[0].min(), images[0].max()
+    np.testing.assert_allclose(axes[0].images[0].get_array(), (images[0] - low) / (high - low), rtol=1e-5)
+    assert np.isfinite(axes[1].images[0].get_array()).all()
+
+
+def test_what_is_no_image_is_refused():
+    for wrong in (np.zeros((2, 5)), np.zeros((2, 2, 5, 7)), np.zeros((2, 3, 4, 4, 3))):
+        with pytest.raises(d2ldrop.DataError, match=r"Expected images \(N, C, H, W\) .* Received: shape \(2, "):
+            d2ldrop.data.ArrayData(wrong, [0, 0]).visualize((wrong, [0, 0]))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from d2ldrop.data.parts import Pair, Samples, part
 from d2ldrop.data.splits import divided
 from d2ldrop.errors import DataError, UsageError
 from d2ldrop.hyperparameters import HyperParameters, call_of, positive
-from d2ldrop.plots.pictures import fitting, grey_images, show_images
+from d2ldrop.plots.pictures import fitting, plain_images, show_images
 from d2ldrop.registry import backend_of, get_backend
 
 __all__ = [
@@ -278,6 +278,18 @@ class ArrayData(DataModule):
             return [", ".join(f"{value:g}" for value in np.ravel(on_host(target))) for target in indices]
         return [self.class_names[int(index)] for index in indices]
 
+    def visualize(
+        self, batch: tuple[Array, Array], nrows: int = 1, ncols: int = 8, labels: Sequence[str] | None = None
+    ) -> Any:
+        """Draw the first images of a batch with their labels; `labels` overrides the names.
+
+        The images are grey or RGB. The grid is as wide as a notebook's page at most. Returns the matplotlib axes, as
+        `show_images` does, and raises the same error for samples that are no images.
+        """
+        X, y = batch
+        names = list(labels) if labels else self.text_labels(y)
+        return show_images(plain_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
+
 
 class ImageData(ArrayData):
     """A data set of grey images, uint8 or floating, stored as (N, H, W)."""
@@ -286,17 +298,6 @@ class ImageData(ArrayData):
         """Return images (N, 1, H, W) or, with channels last, (N, H, W, 1), and labels (N,)."""
         X, y = self._splits[train]
         return Split(X[..., np.newaxis] if channels_last else X[:, np.newaxis], y)
-
-    def visualize(
-        self, batch: tuple[Array, Array], nrows: int = 1, ncols: int = 8, labels: Sequence[str] | None = None
-    ) -> Any:
-        """Draw the first images of a batch with their labels; `labels` overrides the names.
-
-        The grid is as wide as a notebook's page at most. Returns the matplotlib axes, as `show_images` does.
-        """
-        X, y = batch
-        names = list(labels) if labels else self.text_labels(y)
-        return show_images(grey_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
 
 
 def _checked(X: Any, y: Any, regression: bool | None, least: int = 1) -> Split:

@@ -1,12 +1,14 @@
 """Grids of images and plots of functions, under the book's names; matplotlib is imported when something is drawn."""
 
 import importlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from d2ldrop.backend import Array
+from d2ldrop.errors import DataError
 from d2ldrop.plots.board import in_notebook
 from d2ldrop.registry import backend_of
 
@@ -60,35 +62,92 @@ def show_images(
     Parameters
     ----------
     imgs
-        Images (H, W) or (H, W, C), as arrays of any framework, on any device. Those that exceed the grid are left out.
+        Images (H, W), (H, W, C) or (C, H, W), grey or RGB, as arrays of any framework, on any device. Those that exceed
+        the grid are left out. Shades of grey, and colours that are not in [0, 1], are scaled from the least value of an
+        image to its largest.
     num_rows, num_cols
         The grid; cells without an image stay empty.
     titles
-        A text above each image.
+        A text above each image, broken into lines if it is wider than the cell.
     scale
-        Inches per cell.
+        Inches per cell; with titles, cells are higher by their lines.
 
     Returns
     -------
     numpy.ndarray
         The matplotlib axes, shape (num_rows * num_cols,).
+
+    Raises
+    ------
+    DataError
+        If one is no image.
     """
-    size = (num_cols * scale, num_rows * scale)
-    _, grid = plt.subplots(num_rows, num_cols, figsize=size, squeeze=False, layout="constrained")
+    texts = [wrapped(str(title), scale - 0.1) for title in ([] if titles is None else titles)][: num_rows * num_cols]
+    rows = [texts[k : k + num_cols] for k in range(0, len(texts), num_cols)]
+    lines = sum(max(1 + text.count("\n") for text in row) for row in rows)
+    size = (num_cols * scale, num_rows * scale + 0.15 * lines)
+    _, grid = plt.subplots(num_rows, num_cols, figsize=size, squeeze=False, layout="compressed")
     axes = grid.ravel()
     for axis in axes:
         axis.set_axis_off()
     for i, (axis, image) in enumerate(zip(axes, imgs, strict=False)):
-        axis.imshow(to_host(image), cmap="gray_r")
-        if titles is not None and i < len(titles):
-            axis.set_title(titles[i], fontsize="small")
+        axis.imshow(_shown(to_host(image)), cmap="gray_r")
+        if i < len(texts):
+            axis.set_title(texts[i], fontsize="small")
     return np.asarray(axes)
 
 
-def grey_images(X: Array) -> np.ndarray:
-    """Return grey images (N, 1, H, W) or (N, H, W, 1), of any framework, as (N, H, W) on the host."""
+def plain_images(X: Array) -> np.ndarray:
+    """Return images (N, C, H, W) or (N, H, W, C) of any framework on the host, as (N, H, W), or (N, H, W, C) in colour.
+
+    Raises
+    ------
+    DataError
+        If they are none, with one channel, three (RGB), or four (RGB and opacity).
+    """
     images = to_host(X)
-    return images.reshape(len(images), *(size for size in images.shape[1:] if size > 1))
+    if images.ndim == 4 and 1 in (images.shape[1], images.shape[3]):
+        return images[:, 0] if images.shape[1] == 1 else images[..., 0]
+    if images.ndim == 4 and images.shape[3] not in (3, 4):
+        images = np.moveaxis(images, 1, 3)
+    if images.ndim != 3 and (images.ndim != 4 or images.shape[3] not in (3, 4)):
+        raise DataError(f"Expected images (N, C, H, W) or (N, H, W, C), C = 1 or 3. Received: shape {np.shape(X)}")
+    return images
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """Return an image as matplotlib shows it."""
+    (image,) = plain_images(image[np.newaxis])
+    low, high = (image.min(), image.max()) if image.ndim == 3 and image.dtype.kind == "f" else (0, 1)
+    return image if 0 <= low <= high <= 1 else (image - low) / ((high - low) or 1)
+
+
+def wrapped(text: str, inches: float, lines: int | None = None) -> str:
+    r"""Break the lines of a text in a small font so that they fit a width; of more than `lines`, the rest is left out.
+
+    Examples
+    --------
+    >>> wrapped("a long name\nshort", 0.6)
+    'a long\nname\nshort'
+    """
+    broken = []
+    for line in text.split("\n"):
+        letters = max(len(line), 1)
+        while max(map(width, parts := textwrap.wrap(line, letters) or [""])) > inches and letters > 1:
+            letters -= 1
+        if lines is not None and len(parts) > lines:
+            parts = [*parts[: lines - 1], parts[lines - 1][: letters - 1] + "…"]
+        broken += parts
+    return "\n".join(broken)
+
+
+def width(text: str) -> float:
+    """Return the width of a line in a small font in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    points, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size="small"), ismath=False)
+    return float(points) / 72
 
 
 def fitting(num_cols: int) -> float:
