@@ -18,6 +18,8 @@ from d2ldrop.cli import main as cli
 from d2ldrop.data import fashion_mnist as fashion
 from d2ldrop.errors import DataNotFoundError
 from d2ldrop.registry import package_of
+from d2ldrop.studies import compare as comparison
+from d2ldrop.training import progress
 
 
 @pytest.mark.parametrize("model", ["scratch", "concise"])
@@ -144,15 +146,89 @@ def test_the_learning_rate_depends_on_the_optimizer_if_none_is_given(tmp_path, c
     assert "Expected momentum to be 0 with the optimizer adam. Received: 0.9" in capsys.readouterr().err
 
 
-def test_compare_prints_a_table_and_draws_a_plot(tmp_path, capsys):
+def test_compare_prints_a_line_per_run_and_a_table_and_draws_a_plot(tmp_path, capsys):
     command = "compare --backend numpy --data digits --epochs 2 --plot".split()
     assert run_cli(*command, tmp_path / "curves.png") == 0
     shown = capsys.readouterr().out
-    assert shown.count("numpy") == 2
+    assert re.search(
+        r"1/2 numpy scratch: validation accuracy (0\.\d{4}), \d+\.\d\d s per epoch\n2/2 numpy concise: ", shown
+    )
+    assert shown.count("numpy") == 4
     assert "MLPScratch" in shown
     accuracies = [float(number) for number in re.findall(r"0\.\d{4}", shown)]
+    assert len(accuracies) == 4
     assert min(accuracies) > 0.8
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_shows_a_bar_per_run_in_a_terminal(monkeypatch, capsys):
+    bars = []
+    monkeypatch.setattr(commands, "in_terminal", lambda: True)
+    monkeypatch.setattr(progress.ProgressBar, "on_fit_start", lambda bar, trainer: bars.append(bar))
+    for name in ("on_refresh", "on_epoch_end", "on_fit_end"):
+        monkeypatch.setattr(progress.ProgressBar, name, lambda bar, trainer: None)
+    command = "compare --backend numpy --data digits --epochs 1 --batch-size 200".split()
+    assert run_cli(*command) == 0
+    assert len(bars) == 2
+    assert "1/2 numpy scratch\n2/2 numpy concise\n" in capsys.readouterr().out
+
+
+def test_compare_trains_with_several_seeds(tmp_path, monkeypatch, capsys):
+    command = "compare --data digits --epochs 2 --batch-size 200 --backend numpy --seed 3 --seeds 2 --plot".split()
+    runs, figures = [], []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    draw = commands.comparison.draw
+    monkeypatch.setattr(commands.comparison, "draw", lambda rows, path: (runs.extend(rows), draw(rows, path)))
+    assert run_cli(*command, tmp_path / "curves.png") == 0
+    shown = capsys.readouterr().out
+    assert [(row.model, row.seed) for row in runs] == [
+        ("DropoutMLPScratch", 3), ("DropoutMLPScratch", 4), ("DropoutMLP", 3), ("DropoutMLP", 4)
+    ]  # fmt: skip
+    one, other = (row.accuracy for row in runs[:2])
+    assert one != other
+    assert all(word in shown for word in ("mean", "least", "largest", "4/4 numpy concise, seed 4: "))
+    for number in ((one + other) / 2, min(one, other), max(one, other)):
+        assert shown.count(f" {number:.4f} ") >= 2
+    losses, accuracies, differences, legend = figures[0].axes
+    assert [len(axes.collections) for axes in figures[0].axes] == [2, 2, 1, 0]  # bands
+    expected = np.mean([row.accuracies for row in runs[:2]], axis=0)
+    np.testing.assert_allclose(accuracies.get_lines()[0].get_ydata(), expected)
+    np.testing.assert_allclose(losses.get_lines()[0].get_ydata(), np.mean([row.losses for row in runs[:2]], axis=0))
+    np.testing.assert_array_equal(differences.get_lines()[0].get_ydata(), comparison.LEAST)  # the same in NumPy
+    assert [text.get_text() for text in legend.get_legend().get_texts()] == ["numpy MLPScratch", "numpy MLP"]
+
+
+def test_a_comparison_of_ten_runs_can_be_read(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    rng = np.random.default_rng(0)
+    names = [(name, model) for name in ("torch", "tf", "jax", "mxnet", "numpy") for model in commands.MODELS.values()]
+    runs = [comparison.Run(name, model, 0, 0.9, 1.0, "1", rng.random(1000), rng.random(10)) for name, model in names]
+    comparison.draw(runs, tmp_path / "a.png")
+    losses, accuracies, differences, legend = figures[0].axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in losses.get_lines()}
+    assert len(looks) == 10
+    assert {len(line.get_xdata()) for line in losses.get_lines()} == {comparison.POINTS}
+    assert losses.get_lines()[3].get_ydata().mean() == pytest.approx(runs[3].losses.mean())
+    assert [len(axes.get_lines()) for axes in (losses, accuracies, differences)] == [10, 10, 9]
+    assert [axes.get_legend() for axes in (losses, accuracies, differences)] == [None] * 3  # nothing is hidden
+    assert len(legend.get_legend().get_texts()) == 10
+    figures[0].canvas.draw()
+    whole = figures[0].bbox
+    for axes in figures[0].axes[:3]:
+        for text in (axes.title, axes.xaxis.label):
+            box = text.get_window_extent()
+            assert whole.x0 <= box.x0 <= box.x1 <= whole.x1
+            assert whole.y0 <= box.y0 <= box.y1 <= whole.y1
+
+
+def test_compare_falls_back_to_the_digits(monkeypatch, capsys, tmp_path):
+    def fail(*args, **kwargs):
+        raise DataNotFoundError("Fashion-MNIST was not found.")
+
+    monkeypatch.setattr(commands, "FashionMNIST", fail)
+    assert run_cli(*"compare --backend numpy --model scratch --epochs 1".split()) == 0
+    assert "data: the digits of scikit-learn, because Fashion-MNIST is not" in capsys.readouterr().out
 
 
 def test_train_quiet_prints_nothing(d2l, capsys):

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -151,14 +152,21 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Train in several backends."""
-    data = DATA[args.data](args.batch_size or BATCH_SIZES[args.data])
+    """Train in several backends, with a bar or a line for each training."""
+    report, bar = Report(quiet=False), in_terminal()
+    _, data = choose_data(args.data, args.batch_size, report)
     hparams = {"dropout_1": args.dropout_1, "dropout_2": args.dropout_2, **optimizer(args)}
-    runs = [
-        comparison.run(name, MODELS[model], data, args.epochs, args.seed, args.shared_masks, **hparams)
-        for name in args.backend or available()
-        for model in args.model or MODELS
-    ]
+    seeds = range(args.seed, args.seed + args.seeds)
+    wanted = list(itertools.product(args.backend or available(), args.model or MODELS, seeds))
+    runs: list[comparison.Run] = []
+    for name, model, seed in wanted:
+        which = f"{len(runs) + 1}/{len(wanted)} {name} {model}" + (f", seed {seed}" if args.seeds > 1 else "")
+        if bar:
+            report(which)
+        row = comparison.run(name, MODELS[model], data, args.epochs, seed, args.shared_masks, bar, **hparams)
+        if not bar:
+            report(f"{which}: validation accuracy {row.accuracy:.4f}, {row.seconds:.2f} s per epoch")
+        runs.append(row)
     comparison.show(runs)
     if args.plot:
         comparison.draw(runs, args.plot)

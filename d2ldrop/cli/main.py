@@ -239,13 +239,12 @@ def parser() -> argparse.ArgumentParser:
     add = compare_parser.add_argument
     add("--backend", **several)
     add("--model", choices=MODELS, action="append", help="the model; both, if not given")
-    add("--data", choices=DATA, default="fashion-mnist", help="what to train on")
+    add("--data", choices=["auto", *DATA], default="auto", help="auto: Fashion-MNIST if it can be had, else the digits")
     add("--epochs", type=count, metavar="N", default=10, help="passes over the training samples")
     add("--seed", type=whole, metavar="N", default=0, help="with the same number, training takes the same course again")
+    add("--seeds", type=count, metavar="N", default=1, help="train each so often: with this seed and those after it")
     add("--shared-masks", action="store_true", help="drop the same elements everywhere: scratch models coincide")
-    add(
-        "--plot", type=writable(*PICTURES), metavar="FILE", help="draw the loss of each step, and how the curves differ"
-    )
+    add("--plot", type=writable(*PICTURES), metavar="FILE", help="draw losses, accuracies, and how the losses differ")
     add_hyperparameters(add)
 
     text = "Do the chapter's exercises: a table with intervals, a figure, and what follows from the numbers."

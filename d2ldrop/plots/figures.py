@@ -194,15 +194,15 @@ def _draw_panel(axes: Any, kept: Sequence[np.ndarray]) -> None:
     arm, dropped = 0.7 * RADIUS, [centre for layer in units for centre, stays in layer if not stays]
     crosses = [((x - arm, y - s * arm), (x + arm, y + s * arm)) for x, y in dropped for s in (1, -1)]
     axes.add_collection(LineCollection(crosses, colors="0.3", linewidths=1.2, zorder=3))
-    for i, layer in enumerate(kept):
-        if len(layer) > WIDEST:
+    for i, mask in enumerate(kept):
+        if len(mask) > WIDEST:
             axes.plot([-0.5, 0, 0.5], [height * i] * 3, "o", color="0.2", ms=2.5)
-            if not layer.all():
-                axes.text(widest / 2 + 0.2, height * i, f"{layer.sum()} kept", va="center")
+            if not mask.all():
+                axes.text(widest / 2 + 0.2, height * i, f"{mask.sum()} kept", va="center")
     names = ["inputs", *([f"hidden layer {i}" for i in range(1, last)] if last > 2 else ["hidden layer"][: last - 1])]
     names.append("outputs")
     if max(map(len, kept)) > WIDEST:
-        names = [f"{name}\n{len(layer)}" for name, layer in zip(names, kept, strict=True)]
+        names = [f"{name}\n{len(mask)}" for name, mask in zip(names, kept, strict=True)]
     axes.set_yticks([height * i for i in range(last + 1)], names)
     axes.set(xticks=[], xlim=(-widest / 2, widest / 2), ylim=(-0.5, height * last + 0.5), aspect="equal")
     axes.tick_params(length=0)

@@ -18,15 +18,29 @@ CHAPTER = {"num_hiddens_1": 256, "num_hiddens_2": 256, "dropout_1": 0.5, "dropou
 """The chapter's hyperparameters, except the number of outputs."""
 
 
+POINTS = 40
+"""How many points a curve of `draw` has at most: each is a mean of several steps, as those of single ones are noisy."""
+
+LEAST = 1e-9
+"""What is drawn in the place of smaller differences, as the axis is logarithmic."""
+
+
 class Run(NamedTuple):
     """The results of one training."""
 
     backend: str
     model: str
+    seed: int
     accuracy: float  # on the validation samples, after the last epoch
     seconds: float  # median over the epochs, validation included
     version: str  # of the framework
     losses: np.ndarray  # of each step, under dropout
+    accuracies: np.ndarray  # on the validation samples, after each epoch
+
+    @property
+    def name(self) -> str:
+        """The backend and the model."""
+        return f"{self.backend} {self.model.removeprefix('Dropout')}"
 
 
 class Losses(Callback):
@@ -47,6 +61,7 @@ def run(
     epochs: int,
     seed: int,
     shared_masks: bool,
+    progress: bool = False,
     **hparams: Any,
 ) -> Run:
     """Train a model at the chapter's values, or at others.
@@ -59,17 +74,19 @@ def run(
         The class of the model.
     data
         What to train on.
-    epochs, seed, shared_masks
+    epochs, seed, shared_masks, progress
         As for `Trainer`.
     hparams
         Hyperparameters of the model that replace those of `CHAPTER`.
     """
     model = get_backend(name).models[model_name](num_outputs=data.num_classes, **{**CHAPTER, **hparams})
     losses = Losses()
-    trainer = Trainer(epochs, seed=seed, shared_masks=shared_masks, callbacks=[losses], progress=False)
+    trainer = Trainer(epochs, seed=seed, shared_masks=shared_masks, callbacks=[losses], progress=progress)
     trainer.fit(model, data)
     seconds = float(np.median([row["seconds"] for row in trainer.history]))
-    return Run(name, model_name, trainer.history[-1]["val_acc"], seconds, version_of(name), np.array(losses.values))
+    accuracies = np.array([row["val_acc"] for row in trainer.history])
+    version = version_of(name)
+    return Run(name, model_name, seed, accuracies[-1], seconds, version, np.array(losses.values), accuracies)
 
 
 def version_of(name: str) -> str:
@@ -78,36 +95,82 @@ def version_of(name: str) -> str:
     return importlib.metadata.version(distributions[package_of(name)][0])
 
 
+def grouped(runs: list[Run]) -> dict[str, list[Run]]:
+    """Return the runs, one per seed, of each backend and model, by their name."""
+    groups: dict[str, list[Run]] = {}
+    for row in runs:
+        groups.setdefault(row.name, []).append(row)
+    return groups
+
+
 def show(runs: list[Run]) -> None:
-    """Print a table."""
+    """Print a table, with a row for each backend and model."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("backend", "model", "validation accuracy", "seconds per epoch", "version")
-    for row in runs:
-        table.add_row(
-            row.backend, row.model.removeprefix("Dropout"), f"{row.accuracy:.4f}", f"{row.seconds:.2f}", row.version
-        )
+    several = len({row.seed for row in runs}) > 1
+    accuracy = ["mean accuracy", "least", "largest"] if several else ["validation accuracy"]
+    table = Table("backend", "model", *accuracy, "seconds per epoch", "version")
+    for group in grouped(runs).values():
+        row, values = group[0], [row.accuracy for row in group]
+        numbers = [np.mean(values), min(values), max(values)] if several else values
+        seconds = np.median([row.seconds for row in group])
+        model = row.model.removeprefix("Dropout")
+        table.add_row(row.backend, model, *(f"{x:.4f}" for x in numbers), f"{seconds:.2f}", row.version)
     Console().print(table)
 
 
 def draw(runs: list[Run], path: Path) -> None:
-    """Draw the loss of each step, curves on top of each other, and below how far each is from the last one's."""
+    """Draw the training losses, the validation accuracies, and how far the losses are from those of one of the runs.
+
+    Each backend has a colour, each model a line style. With several seeds, lines are means over them, and bands reach
+    from the least value to the largest. Differences are taken seed by seed, from NumPy's model by hand if it is there.
+    """
     from matplotlib import pyplot as plt
 
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
-    reference = runs[-1]
-    for k, row in enumerate(runs):
-        width = 1 + 1.5 * (len(runs) - 1 - k)  # the first ones wider, so that all can be seen
-        label = f"{row.backend} {row.model}"
-        above.plot(row.losses, lw=width, color=f"C{k}", label=label, alpha=0.8)
-        if row is not reference and len(row.losses) == len(reference.losses):
-            difference = np.abs(row.losses / reference.losses - 1)
-            below.semilogy(np.maximum(difference, 1e-9), lw=0.8, color=f"C{k}", label=label)
-    above.set(ylabel="training loss of each step")
-    below.set(xlabel="step", ylabel=f"relative difference\nfrom {reference.backend} {reference.model}")
-    for axes in (above, below):
+    figure, grid = plt.subplots(2, 2, figsize=(9, 6.4), sharex="col", layout="constrained")
+    (losses, accuracies), (differences, legend) = grid
+    groups, epochs = grouped(runs), len(runs[0].accuracies)
+    name = "numpy MLPScratch" if "numpy MLPScratch" in groups else next(iter(groups))
+    reference = np.array([row.losses for row in groups[name]])
+    backends, models = (list(dict.fromkeys(getattr(row, key) for row in runs)) for key in ("backend", "model"))
+    for k, (label, group) in enumerate(groups.items()):
+        row, steps = group[0], np.array([row.losses for row in group])
+        wide = 1 + 3.5 * (len(groups) - 1 - k) / len(groups)  # the first ones wider, to be seen behind others
+        style = {"color": f"C{backends.index(row.backend)}", "ls": ("-", "--")[models.index(row.model) % 2], "lw": wide}
+        x, y = means(steps)
+        _line(losses, epochs * x, y, style)
+        _line(accuracies, np.arange(epochs) + 1, np.array([row.accuracies for row in group]), style)
+        if label != name:
+            x, y = means(np.abs(steps / reference - 1))
+            _line(differences, epochs * x, np.maximum(y, LEAST), style)
+        legend.plot([], [], label=label, **style)
+    window = max(1, round(reference.shape[1] / POINTS))
+    losses.set(title="training loss (nats)" + (f", means of {window} steps" if window > 1 else ""), xlabel="epoch")
+    accuracies.set(title="validation accuracy", xlabel="epoch")
+    accuracies.xaxis.get_major_locator().set_params(integer=True)
+    differences.set(title=f"relative difference of the loss from that of\n{name}; {LEAST:g}: none", xlabel="epoch")
+    differences.set_yscale("log")
+    for axes in (losses, accuracies, differences):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.tick_params(labelbottom=True)
+    legend.set_axis_off()
+    seeds = len({row.seed for row in runs})
+    legend.legend(loc="center", title=f"means and ranges of {seeds} seeds" if seeds > 1 else None)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def means(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return means over windows of steps, (runs, steps) -> (runs, points), and where they are, from 0 to 1."""
+    count = steps.shape[1]
+    starts = np.unique(np.linspace(0, count, POINTS, endpoint=False).astype(int))
+    sizes = np.diff([*starts, count])
+    return (starts + sizes / 2) / count, np.add.reduceat(steps, starts, axis=1) / sizes
+
+
+def _line(axes: Any, x: np.ndarray, values: np.ndarray, style: dict[str, Any]) -> None:
+    """Draw the mean of curves (runs, points) as a line, and their range as a band."""
+    axes.plot(x, values.mean(axis=0), marker="." if len(x) == 1 else "", **style)
+    if len(values) > 1:
+        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.12, lw=0)
