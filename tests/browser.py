@@ -44,20 +44,16 @@ const cell = panel?.content?.widgets?.find(widget => widget.model.id === name);
 """
 WATCH = """
 window.frames_seen = [];
-let [shown, changes] = [null, 0];  // the pictures themselves are too large to be kept for each frame
 function look(now) {
   const area = cell.outputArea.node;
   const picture = area.querySelector("img, svg");
-  const source = picture === null ? null : picture.src || picture.outerHTML;
-  changes += source !== shown;
-  shown = source;
   frames_seen.push({
     time: now,
     outputs: area.querySelectorAll(".jp-OutputArea-output").length,
     height: area.getBoundingClientRect().height,
     width: picture?.getBoundingClientRect().width,
     shown: picture !== null && picture.getBoundingClientRect().height > 0 && picture.complete !== false,
-    picture: changes,
+    picture: picture === null ? null : picture.src || picture.outerHTML,
   });
   window.watching = requestAnimationFrame(look);
 }

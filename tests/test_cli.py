@@ -163,7 +163,8 @@ def test_compare_prints_a_line_per_run_and_a_table_and_draws_a_plot(tmp_path, ca
 
 def test_compare_shows_a_bar_per_run_in_a_terminal(monkeypatch, capsys):
     bars = []
-    monkeypatch.setattr(commands, "in_terminal", lambda: True)
+    for module in (commands, progress):
+        monkeypatch.setattr(module, "in_terminal", lambda: True)
     monkeypatch.setattr(progress.ProgressBar, "on_fit_start", lambda bar, trainer: bars.append(bar))
     for name in ("on_refresh", "on_epoch_end", "on_fit_end"):
         monkeypatch.setattr(progress.ProgressBar, name, lambda bar, trainer: None)

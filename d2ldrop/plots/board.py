@@ -12,7 +12,7 @@ from d2ldrop.errors import UsageError
 from d2ldrop.files import replacing
 from d2ldrop.hyperparameters import HyperParameters
 
-__all__ = ["SHARE", "Point", "ProgressBoard", "in_notebook", "kernel"]
+__all__ = ["NOT_FINITE", "SHARE", "SPLITS", "Point", "ProgressBoard", "in_notebook", "kernel"]
 
 SHARE = 0.03
 """The fraction of the time that redrawing may take. With the notebook's own work on each picture, it is about twice."""

@@ -11,7 +11,16 @@ from d2ldrop.calibration import check_probabilities
 from d2ldrop.errors import ArgumentError, DataError
 from d2ldrop.plots.pictures import fitting, plain_images, plt, show_images, to_host, width, wrapped
 
-__all__ = ["RADIUS", "checked_predictions", "draw_network", "show_confusion", "show_mistakes"]
+__all__ = [
+    "AT_EACH_END",
+    "NAME",
+    "RADIUS",
+    "WIDEST",
+    "checked_predictions",
+    "draw_network",
+    "show_confusion",
+    "show_mistakes",
+]
 
 RADIUS = 0.3
 """Of the circles that stand for units, whose centres are 1 apart."""

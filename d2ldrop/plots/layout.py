@@ -4,6 +4,8 @@ from typing import Any
 
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+__all__ = ["SteadyLayout"]
+
 
 class SteadyLayout(ConstrainedLayoutEngine):
     """matplotlib's constrained layout, computed when the texts beside the axes have changed.

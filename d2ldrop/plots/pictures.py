@@ -15,7 +15,7 @@ from d2ldrop.registry import backend_of
 __all__ = [
     "PAGE",
     "fitting",
-    "grey_images",
+    "plain_images",
     "plot",
     "plt",
     "set_axes",
@@ -24,6 +24,8 @@ __all__ = [
     "show_images",
     "to_host",
     "use_svg_display",
+    "width",
+    "wrapped",
 ]
 
 

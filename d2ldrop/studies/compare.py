@@ -12,7 +12,7 @@ from d2ldrop.registry import get_backend, package_of
 from d2ldrop.training.callbacks import Callback, Training
 from d2ldrop.training.trainer import Trainer
 
-__all__ = ["CHAPTER", "Losses", "Run", "draw", "run", "show", "version_of"]
+__all__ = ["CHAPTER", "LEAST", "POINTS", "Losses", "Run", "draw", "grouped", "means", "run", "show", "version_of"]
 
 CHAPTER = {"num_hiddens_1": 256, "num_hiddens_2": 256, "dropout_1": 0.5, "dropout_2": 0.5, "lr": 0.1}
 """The chapter's hyperparameters, except the number of outputs."""
