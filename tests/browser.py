@@ -212,8 +212,12 @@ def test_the_board_animates_in_place(lab, browser, tmp_path):
 
 def check_picture(browser, name, path):
     """Check that a cell's picture fits the page, and is on white in every theme, as its text is black."""
-    run(browser, SCROLL, name)
-    picture = wait_for("a picture", lambda: run(browser, PICTURE, name))
+
+    def in_view():
+        run(browser, SCROLL, name)  # once may not do: cells above it grow when they are drawn
+        return run(browser, PICTURE, name)
+
+    picture = wait_for(f"the picture of {name}", in_view)
     time.sleep(0.5)  # until the page has stopped scrolling
     browser.save_screenshot(str(path))
     assert picture.size["width"] <= browser.execute_script(WIDTH, picture), name
