@@ -1,5 +1,6 @@
 """Print what scikit-learn's own checks say of the estimators: python tests/estimator_report.py [BACKEND ...]."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Collection
@@ -24,6 +25,14 @@ EXPECTED_TO_FAIL = {
 }
 """By the name of the estimator: check -> why it is expected to fail."""
 
+UP_TO_ROUNDING = {
+    "check_methods_sample_order_invariance": "the BLAS rounds a row of a product by its place, and the check wants "
+    "the precision of float64"
+}
+"""Checks that may fail, by float32's rounding, where the processor's BLAS is of that kind -> why."""
+
+ROUNDING = re.compile(r"Max absolute difference(?: among violations)?: (\S+)")
+
 
 class Result(NamedTuple):
     """What came of one check."""
@@ -47,6 +56,9 @@ def checked(kind: Any, backend: str, only: Collection[str] = (), leave_out: Coll
         except SkipTest as error:
             results.append(Result(name, "skipped", str(error)))
         except Exception as error:
+            differs = ROUNDING.search(str(error))
+            if name in UP_TO_ROUNDING and differs and float(differs[1]) < 1e-6:
+                expected = UP_TO_ROUNDING[name]
             status = "failed as expected" if expected else "failed"
             results.append(Result(name, status, expected or f"{type(error).__name__}: {error}"))
         else:
