@@ -3,6 +3,7 @@
 `nox --force-python 3.13 -s "tests(jax)"` runs one with another Python.
 """
 
+import shutil
 import tempfile
 from pathlib import Path
 from zipfile import ZipFile
@@ -148,6 +149,23 @@ def notebooks(session: nox.Session) -> None:
     env = {"D2LDROP_BACKENDS": ",".join(BACKENDS), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for options in [session.posargs] if session.posargs else (["-n2", "tests/notebooks.py"], ["tests/browser.py"]):
         session.run("pytest", *options, env=env)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation in three languages, where each page's code is executed, and look at it in a browser.
+
+    Nothing is downloaded: where pages train on Fashion-MNIST if they find it, they use the digits.
+    """
+    session.install(ALL, *group("docs"), "-e", ".[all]")
+    built = Path("docs", "_build")
+    shutil.rmtree(built, ignore_errors=True)
+    env = {"D2LDROP_DATA": str(built / "no-data"), "HTTPS_PROXY": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
+    env |= kept_by_jax(session)
+    for language, folder in {"en": "html", "zh_CN": "html/zh_CN", "ko": "html/ko"}.items():
+        options = ["-qW", "--keep-going", "-D", f"language={language}", "-d", str(built / "doctrees" / language)]
+        session.run("sphinx-build", *options, "docs", str(built / folder), env=env)
+    session.run("pytest", *(session.posargs or ["tests/docs_site.py"]))
 
 
 @nox.session
