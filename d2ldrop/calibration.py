@@ -72,7 +72,7 @@ def calibration_bins(probabilities: np.ndarray, y: np.ndarray, bins: int = 15) -
 def expected_calibration_error(probabilities: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     """Return how far confidence is from accuracy: the mean over the predictions of that difference in their bins.
 
-    It is sum_m |B_m| / N |accuracy(B_m) - confidence(B_m)| over the bins B_m of `calibration_bins`, from 0 to 1.
+    It is ``sum_m |B_m| / N |accuracy(B_m) - confidence(B_m)|`` over the bins B_m of `calibration_bins`, from 0 to 1.
     Parameters, errors and sources are those of `calibration_bins`.
 
     Examples
