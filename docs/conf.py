@@ -47,7 +47,6 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"
 myst_heading_anchors = 3
 nb_execution_mode = "cache"  # so that all languages show the same outputs
 nb_execution_cache_path = str(HERE / "_build" / "cells")
-nb_execution_in_temp = True  # what cells write does not stay
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
