@@ -32,9 +32,10 @@ def kept_by_jax(session: nox.Session) -> dict[str, str]:
     JAX neither locks these files nor writes them in one step: a process that reads what another still writes, or was
     killed while it wrote, warns and compiles. The tests' own processes ignore that, as pyproject.toml says.
     """
+    races = ("ignore:Error reading persistent compilation", "ignore:Error writing persistent compilation")
     return {
-        "PYTHONWARNINGS": "ignore:Error reading persistent compilation cache entry",
-        "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir / "jax"),
+        "PYTHONWARNINGS": ",".join(races),
+        "JAX_COMPILATION_CACHE_DIR": str((session.cache_dir / "jax").resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
