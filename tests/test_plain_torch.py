@@ -5,11 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import d2ldrop
 from d2ldrop import Trainer
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
 
 pytestmark = pytest.mark.only_torch
 w, b = np.array([2, -3.4], np.float32), 4.2
