@@ -264,7 +264,7 @@ class Backend(ABC, Generic[ModelT, ArrayT, DeviceT]):
             raise never_called(model) from error
 
     def sublayers(self, net: Any) -> Iterable[Any]:
-        """Return the layers of a sequential network, in order, or what is one layer itself."""
+        """Return the layers of a sequential network, in order, or the one layer that the network is."""
         layers: Iterable[Any] = net if isinstance(net, Iterable) else [net]
         return layers
 

@@ -42,6 +42,7 @@ __all__ = [
     "odds",
     "of_epoch",
     "probability",
+    "shape_of",
     "shape_of_mask",
     "shared_generator",
     "sharing_masks",
@@ -282,6 +283,17 @@ def no_axes(axes: Iterable[int]) -> None:
     """
     if shared := axes_of(axes):
         raise ArgumentError(f"Expected no axes for an array whose rows differ in length. Received: {shared}")
+
+
+def shape_of(arguments: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the shape of an array to draw that a function was given, as numbers or as one tuple or list of them.
+
+    Examples
+    --------
+    >>> shape_of((2, 5)), shape_of(((2, 5),)), shape_of(())
+    ((2, 5), (2, 5), ())
+    """
+    return tuple(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
 
 
 def shape_of_mask(shape: Sequence[int], axes: Iterable[int] = ()) -> tuple[int, ...]:

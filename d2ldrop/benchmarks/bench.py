@@ -42,6 +42,7 @@ __all__ = [
     "alternate",
     "baselines_of",
     "bench",
+    "cell",
     "cores",
     "draw",
     "epochs",
@@ -55,6 +56,7 @@ __all__ = [
     "show",
     "summary",
     "transformer",
+    "unit_of",
 ]
 
 PARTS = ("memory", "epochs", "layers", "transformer", "scale")
@@ -331,9 +333,9 @@ def show(rows: list[Row]) -> None:
     for what in dict.fromkeys(row["what"] for row in rows):
         mine = [row for row in rows if row["what"] == what]
         contestants = max(([row["who"] for row in mine if row["backend"] == name] for name in _names(mine)), key=len)
-        table = Table("backend", *contestants, title=f"{what}, {_scale(mine[0])[1]}: median (fastest to slowest)")
+        table = Table("backend", *contestants, title=f"{what}, {unit_of(mine[0])[1]}: median (fastest to slowest)")
         for name in _names(mine):
-            cells = {row["who"]: _cell(row) for row in mine if row["backend"] == name}
+            cells = {row["who"]: cell(row) for row in mine if row["backend"] == name}
             table.add_row(name, *(cells.get(who, "") for who in contestants))
         console.print(table)
     versions = dict.fromkeys("{backend} {version}, {device}".format(**row) for row in rows)
@@ -350,16 +352,16 @@ def _names(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(row["backend"] for row in rows))
 
 
-def _scale(row: Row) -> tuple[float, str]:
+def unit_of(row: Row) -> tuple[float, str]:
     """Return in which unit to show a row's numbers, and by what to multiply them."""
     if row["part"] == "memory":
         return 1, "MB"
     return {"layers": (1e6, "µs"), "transformer": (1e3, "ms")}.get(row["part"], (1, "s"))
 
 
-def _cell(row: Row) -> str:
+def cell(row: Row) -> str:
     """Return the text of a contestant's median, spread and ratios."""
-    factor, unit = _scale(row)
+    factor, unit = unit_of(row)
     digits = {"s": 3, "ms": 1}.get(unit, 0)
     median, fastest, slowest = (f"{factor * row[key]:,.{digits}f}" for key in ("value", "fastest", "slowest"))
     lines = [median if fastest == slowest else f"{median} ({fastest} to {slowest})"]
@@ -387,7 +389,7 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.set_axis_off()
     for axes, what in zip(grid.ravel(), panels, strict=False):
         mine = [row for row in timed if row["what"] == what]
-        factor, unit = _scale(mine[0])
+        factor, unit = unit_of(mine[0])
         contestants = list(dict.fromkeys(row["who"] for row in mine))
         for k, who in enumerate(contestants):
             bars = [row for row in mine if row["who"] == who]

@@ -23,7 +23,7 @@ from d2ldrop.errors import DataNotFoundError, UsageError, WeightsError
 from d2ldrop.files import replacing
 from d2ldrop.hyperparameters import LEARNING_RATES
 from d2ldrop.plots.uncertainty import show_uncertain
-from d2ldrop.registry import available, get_backend, package_of, registered
+from d2ldrop.registry import available, get_backend, registered
 from d2ldrop.studies import compare as comparison
 from d2ldrop.studies.training import BATCH_SIZES, DATA
 from d2ldrop.training.checkpoints import Checkpoint
@@ -45,7 +45,6 @@ __all__ = [
     "save_predictions",
     "save_uncertain",
     "train",
-    "version_of",
     "write",
 ]
 
@@ -209,21 +208,12 @@ def info(args: argparse.Namespace) -> None:
             print(f"{name:8} not installed: pip install '.[{name}]' in a checkout")
             continue
         devices = ", devices: " + ", ".join(map(str, get_backend(name).try_all_gpus())) if args.devices else ""
-        print(f"{name:8} {version_of(package_of(name))}{devices}", flush=True)
+        print(f"{name:8} {comparison.version_of(name)}{devices}", flush=True)
     print(f"data     digits: scikit-learn {version('scikit-learn')}")
     print(f"data     fashion-mnist: {FashionMNIST.locate() or 'not here yet, fetched when it is first used'}")
 
 
 # Parts of the commands
-
-
-def version_of(package: str) -> str:
-    """Return the version of a package that is installed, perhaps by a distribution of another name."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # TensorFlow may come from tensorflow-cpu
-        names = importlib.metadata.packages_distributions().get(package)
-        return importlib.metadata.version(names[0]) if names else "of unknown version"
 
 
 def optimizer(args: argparse.Namespace) -> dict[str, Any]:

@@ -63,4 +63,5 @@ class Samples:
 
 def part(X: np.ndarray, y: np.ndarray, inputs: np.ndarray, backend: AnyBackend) -> Pair | Samples:
     """Return samples in the form that the framework's readers know."""
+    # Channels are last in TensorFlow and JAX, whose readers know a data set as a pair of arrays.
     return Pair(np.asarray(X), y) if backend.channels_last else Samples(X, y, inputs, backend)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from d2ldrop.errors import naming_extra
+from d2ldrop.randomness import shape_of
 
 with naming_extra("jax"):
     import jax
@@ -39,23 +40,18 @@ Shape = tuple[int, ...]
 
 def rand(*shape: int | Shape) -> Array:
     """Draw uniformly from [0, 1), in a shape that is given as `rand(2, 5)` or `rand((2, 5))`."""
-    return jax.random.uniform(get_key(), _flat(shape))
+    return jax.random.uniform(get_key(), shape_of(shape))
 
 
 def randn(*shape: int | Shape) -> Array:
     """Draw from the standard normal distribution, in a shape that is given as in `rand`."""
-    return jax.random.normal(get_key(), _flat(shape))
+    return jax.random.normal(get_key(), shape_of(shape))
 
 
 def normal(mean: float | Shape = 0.0, std: float = 1.0, shape: Shape = ()) -> Array:
     """Draw from a normal distribution: `normal(0, 0.01, (3, 4))` or, the standard one, `normal((3, 4))`."""
     centre, shape = (0.0, mean) if isinstance(mean, tuple) else (mean, shape)
     return centre + std * jax.random.normal(get_key(), shape)
-
-
-def _flat(shape: tuple[Any, ...]) -> Shape:
-    """Return a shape whose numbers were given one by one, or as one tuple."""
-    return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
 
 
 # Arrays

@@ -14,7 +14,7 @@ import numpy as onp  # noqa: ICN001 - see above
 
 from d2ldrop.compat import numpy_with_bool
 from d2ldrop.errors import naming_extra, not_real
-from d2ldrop.randomness import HostGenerator
+from d2ldrop.randomness import HostGenerator, shape_of
 
 _first = "mxnet" not in sys.modules  # no one can have seeded it
 
@@ -87,17 +87,12 @@ def entropy() -> int:
 
 def rand(*shape: Any, **options: Any) -> np.ndarray:
     """Draw uniform numbers in [0, 1), as NumPy's `rand`; the shape may be one tuple, too, as in TensorFlow."""
-    return np.random.rand(*_sizes(shape), **options)
+    return np.random.rand(*shape_of(shape), **options)
 
 
 def randn(*shape: Any, **options: Any) -> np.ndarray:
     """Draw standard normal numbers, as NumPy's `randn`; the shape may be one tuple, too."""
-    return np.random.randn(*_sizes(shape), **options)
-
-
-def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return a shape that was given as numbers, or as one tuple or list of them."""
-    return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    return np.random.randn(*shape_of(shape), **options)
 
 
 normal = np.random.normal

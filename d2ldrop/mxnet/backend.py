@@ -125,7 +125,7 @@ class MXNetBackend(Backend[Module, np.ndarray, mx.Context]):
         return next((value.ctx for value, _ in self.parameters(model).values()), self.cpu())
 
     def sublayers(self, net: nn.Block) -> Iterable[nn.Block]:
-        """Return the layers of a sequential network, or the one that the network is."""
+        """Return the layers of a sequential network, in order, or the one layer that the network is."""
         return net if isinstance(net, (nn.Sequential, nn.HybridSequential)) else [net]
 
     def linear_layers(self, model: Module) -> list[nn.Block]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.randomness import HostGenerator
+from d2ldrop.randomness import HostGenerator, shape_of
 
 # Devices: NumPy has only one
 
@@ -40,24 +40,19 @@ def entropy() -> int:
     return int(generator.rng.integers(2**63))
 
 
-def rand(*size: Any) -> np.ndarray:
-    """Draw float32 uniformly from [0, 1); the size is numbers, or a tuple of them."""
-    return generator.rng.random(_shape(size), dtype=np.float32)
+def rand(*shape: Any) -> np.ndarray:
+    """Draw float32 uniformly from [0, 1); the shape is numbers, or a tuple of them."""
+    return generator.rng.random(shape_of(shape), dtype=np.float32)
 
 
-def randn(*size: Any) -> np.ndarray:
-    """Draw float32 from the standard normal distribution; the size is numbers, or a tuple of them."""
-    return generator.rng.standard_normal(_shape(size), dtype=np.float32)
+def randn(*shape: Any) -> np.ndarray:
+    """Draw float32 from the standard normal distribution; the shape is numbers, or a tuple of them."""
+    return generator.rng.standard_normal(shape_of(shape), dtype=np.float32)
 
 
 def normal(mean: float, std: float, size: tuple[int, ...]) -> np.ndarray:
     """Draw float32 from a normal distribution."""
     return generator.rng.normal(mean, std, size).astype(np.float32)
-
-
-def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return the shape that a function was given in one argument, or in one for each axis."""
-    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
 
 
 # Arrays
@@ -78,7 +73,7 @@ def is_array(X: Any) -> bool:
 
 def reshape(X: np.ndarray, *shape: Any) -> np.ndarray:
     """Return the elements in another shape, given as numbers, or as a tuple of them."""
-    return np.reshape(X, _shape(shape))
+    return np.reshape(X, shape_of(shape))
 
 
 def array(X: Any, device: str | None = None) -> np.ndarray:

@@ -90,9 +90,12 @@ def run(
 
 
 def version_of(name: str) -> str:
-    """Return the version of a backend's framework that is installed."""
-    distributions = importlib.metadata.packages_distributions()  # its name may differ, as with tensorflow-cpu
-    return importlib.metadata.version(distributions[package_of(name)][0])
+    """Return the version of a backend's framework that is installed, without importing it."""
+    package = package_of(name)
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # of another name than the package, as tensorflow-cpu
+        return importlib.metadata.version(importlib.metadata.packages_distributions()[package][0])
 
 
 def grouped(runs: list[Run]) -> dict[str, list[Run]]:

@@ -11,9 +11,10 @@ import tensorflow as tf
 from d2ldrop.backend import Backend, Draw, Metrics, Numbers, Parameter, by_name
 from d2ldrop.optimizers_by_hand import no_rate
 from d2ldrop.tf import arrays, lesson, masks
+from d2ldrop.tf.functional import grad_clipping
 from d2ldrop.tf.keras_model import mode, reseed, sampling
 from d2ldrop.tf.lesson import Module
-from d2ldrop.tf.steps import State, clipped, configured, floats, run, validation
+from d2ldrop.tf.steps import State, configured, floats, run, validation
 
 
 class TFBackend(Backend[Module, tf.Tensor, str]):
@@ -32,7 +33,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
     real_floats, keep_mask = staticmethod(masks.real_floats), staticmethod(masks.keep_mask)
     normal_like, where = staticmethod(masks.normal_like), staticmethod(masks.where)
     sum_along, entries = staticmethod(tf.reduce_sum), staticmethod(arrays.entries)
-    clip_gradients = staticmethod(lambda grad_clip_val, model: clipped(grad_clip_val, model))
+    clip_gradients = staticmethod(lambda grad_clip_val, model: grad_clipping(model, grad_clip_val))
 
     def place(self, values: Iterable[Any], device: str) -> tuple[tf.Tensor, ...]:
         """Copy several arrays to the device."""
@@ -111,7 +112,7 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
             value.assign(weights[name].T if transposed else weights[name])
 
     def sublayers(self, net: Any) -> Iterable[Any]:
-        """Return the layers of a Keras model, in order, or what is one layer itself."""
+        """Return the layers of a Keras model, in order, or the one layer that the network is."""
         layers: list[Any] = getattr(net, "layers", [net])
         return layers
 

@@ -14,10 +14,10 @@ def sgd(params: Iterable[tf.Variable], grads: Iterable[tf.Tensor], lr: float, ba
         param.assign_sub(lr * grad / batch_size)
 
 
-def grad_clipping(grads: Sequence[tf.Tensor], theta: float) -> list[tf.Tensor]:
-    """Return gradients scaled to a common norm of at most `theta`."""
-    clipped: list[tf.Tensor] = tf.clip_by_global_norm([tf.convert_to_tensor(grad) for grad in grads], theta)[0]
-    return clipped
+def grad_clipping(grads: Sequence[Any], theta: float) -> list[Any]:
+    """Return gradients scaled to a common norm of at most `theta`; None, where there is no gradient, stays."""
+    factor = tf.minimum(1.0, theta / tf.linalg.global_norm(grads))
+    return [None if grad is None else tf.convert_to_tensor(grad) * factor for grad in grads]
 
 
 def for_ch6(net_fn: Callable[[], Any], lr: float, device: str | None) -> tuple[Any, Any, Any]:

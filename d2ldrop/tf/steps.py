@@ -1,6 +1,6 @@
 """The steps of training and evaluation: compiled, as far as a model lets them be, or as they are written."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from d2ldrop.backend import Metrics
 from d2ldrop.errors import ArgumentTypeError, D2LDropError
 from d2ldrop.randomness import shared_generator
 from d2ldrop.tf import arrays
+from d2ldrop.tf.functional import grad_clipping
 from d2ldrop.tf.keras_model import in_training, mode, noting_penalties, penalized
 from d2ldrop.tf.lesson import Module
 from d2ldrop.tf.masks import drawing_from
@@ -41,7 +42,7 @@ class State:
             loss = penalized(loss, self.model, added)
         grads = tape.gradient(loss, self.variables)
         if clip > 0:
-            grads = clipped(clip, grads)
+            grads = grad_clipping(grads, clip)
         pairs = zip(grads, self.variables, strict=True)
         with _at_rate(self.optim, rate):
             _apply(self.optim, [(grad, variable) for grad, variable in pairs if grad is not None])
@@ -173,12 +174,6 @@ def _at_rate(optim: Any, rate: tf.Tensor | None) -> Iterator[None]:
         yield
     finally:
         optim.lr = before
-
-
-def clipped(grad_clip_val: float, grads: Sequence[Any]) -> list[Any]:
-    """Return gradients scaled so that their common norm is at most `grad_clip_val`."""
-    factor = tf.minimum(1.0, grad_clip_val / tf.linalg.global_norm(grads))
-    return [None if grad is None else tf.convert_to_tensor(grad) * factor for grad in grads]
 
 
 def floats(X: tf.Tensor) -> tf.Tensor:

@@ -55,7 +55,7 @@ def draw_mask(X: Tensor, p: Odds, axes: Iterable[int] = ()) -> Tensor:
     if (rng := _host_generator()) is not None:
         keep = lanes(tuple(shape), rng, p.bits) >= p.threshold
         return torch.from_numpy(-np.asarray(keep, np.int32)).to(X.device)
-    if p.threshold in (0, 2**p.bits):
+    if p.threshold in (0, 2**p.bits):  # all are kept, or none
         return torch.full(shape, -1 if p.threshold == 0 else 0, dtype=torch.int32, device=X.device)
     if _is_exporting():  # a graph for any batch size cannot be cut from words: that would need a proof of their number
         drawn = torch.randint(2**p.bits, shape, dtype=torch.int32, device=X.device)
@@ -160,7 +160,7 @@ def drop(X: Tensor, p: Odds, axes: Iterable[int] = ()) -> Tensor:
     The factors of eight elements are looked up together, in a table of all bytes.
     """
     shape, count = _size(X, axes)
-    if p.scale == 0:
+    if p.scale == 0:  # p = 1: zeros, also for inf and nan, of which a product would make nan
         return X.masked_fill(torch.ones((), dtype=torch.bool, device=X.device), 0)
     chosen = _keep_bits(-(-count // 64), p, X.device).view(torch.uint8).to(torch.int32)
     scale = min(p.scale, torch.finfo(X.dtype).max)  # float16 ends before 65536

@@ -16,9 +16,9 @@ Row = dict[str, Any]
 def table(what: str, rows: list[Row]) -> list[str]:
     """Return the lines of one table: a row for each contestant, a column for each backend."""
     backends, contestants = (list(dict.fromkeys(row[key] for row in rows)) for key in ("backend", "who"))
-    cells = {(row["who"], row["backend"]): bench._cell(row).replace("\n", "<br>") for row in rows}
+    cells = {(row["who"], row["backend"]): bench.cell(row).replace("\n", "<br>") for row in rows}
     return [
-        f"**{what[0].upper()}{what[1:]}**, in {bench._scale(rows[0])[1]}: median (fastest to slowest)",
+        f"**{what[0].upper()}{what[1:]}**, in {bench.unit_of(rows[0])[1]}: median (fastest to slowest)",
         "",
         "| | " + " | ".join(backends) + " |",
         "|---" * (len(backends) + 1) + "|",
