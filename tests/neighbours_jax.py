@@ -40,22 +40,22 @@ def better_than_chance(trainer, accuracy=0.4):
 def oo_design(d2l):
     class Counter:
         def __init__(self):
-            self.b = 1
+            self.count = 0
 
     counter = Counter()
 
     @d2l.add_to_class(Counter)
-    def tell(self):
-        return f"b is {self.b}"
+    def after(self, steps):
+        return self.count + steps
 
-    assert counter.tell() == "b is 1"
+    assert counter.after(3) == 3
 
     class Settings(d2l.HyperParameters):
-        def __init__(self, a, b, c):
-            self.save_hyperparameters(ignore=["c"])
+        def __init__(self, depth, rate, seed):
+            self.save_hyperparameters(ignore=["seed"])
 
-    settings = Settings(a=1, b=2, c=3)
-    assert (settings.a, settings.b, hasattr(settings, "c")) == (1, 2, False)
+    settings = Settings(depth=4, rate=0.5, seed=7)
+    assert (settings.depth, settings.rate, hasattr(settings, "seed")) == (4, 0.5, False)
 
     class Own(d2l.nn_Module, d2l.HyperParameters):  # a base class of one's own, beside the library's
         plot_train_per_epoch: int = field(default=2, init=False)
@@ -80,10 +80,10 @@ def oo_design(d2l):
     assert issubclass(d2l.Module, d2l.nn_Module)
     assert issubclass(d2l.nn_Module, nn.Module)
     board = d2l.ProgressBoard("x")
-    for x in np.arange(0, 10, 0.1):
-        board.draw(x, np.sin(x), "sin", every_n=2)
-        board.draw(x, np.cos(x), "cos", every_n=10)
-    assert {label: len(xs) for label, (xs, _) in board.curves.items()} == {"sin": 50, "cos": 10}
+    for x in np.arange(0, 6, 0.25):
+        board.draw(x, np.tanh(x), "saturating", every_n=4)
+        board.draw(x, np.exp(-x), "decaying", every_n=3)
+    assert {label: len(xs) for label, (xs, _) in board.curves.items()} == {"saturating": 6, "decaying": 8}
     assert d2l.DataModule().root == "../data"
     assert d2l.Trainer(max_epochs=3).gradient_clip_val == 0
 
@@ -221,50 +221,49 @@ def linear_concise(d2l):
 
 
 def weight_decay(d2l):
-    class Data(d2l.DataModule):
-        def __init__(self, num_train, num_val, num_inputs, batch_size):
+    class Wide(d2l.DataModule):  # more weights than samples
+        def __init__(self, count, held_out, width, batch_size=6):
             self.save_hyperparameters()
-            count = num_train + num_val
-            self.X = jax.random.normal(jax.random.PRNGKey(d2l.get_seed()), (count, num_inputs))
-            noise = jax.random.normal(jax.random.PRNGKey(d2l.get_seed()), (count, 1)) * 0.01
-            w, b = d2l.ones((num_inputs, 1)) * 0.01, 0.05
-            self.y = d2l.matmul(self.X, w) + b + noise
+            self.X = jax.random.normal(jax.random.PRNGKey(d2l.get_seed()), (count + held_out, width))
+            self.y = d2l.reduce_mean(self.X, 1, keepdims=True) + 0.1
 
         def get_dataloader(self, train):
-            rows = slice(0, self.num_train) if train else slice(self.num_train, None)
+            rows = slice(None, self.count) if train else slice(self.count, None)
             return self.get_tensorloader([self.X, self.y], train, rows)
 
-    def l2_penalty(w):
-        return d2l.reduce_sum(w**2) / 2
+    def half_square(w):
+        return d2l.reduce_sum(w * w) / 2
 
     class Scratch(d2l.LinearRegressionScratch):
-        lambd: int = 0
+        strength: int = 0
 
         def loss(self, params, X, y, state):
-            return super().loss(params, X, y, state) + self.lambd * l2_penalty(params["w"])
+            return super().loss(params, X, y, state) + self.strength * half_square(params["w"])
 
     class Concise(d2l.LinearRegression):
-        wd: int = 0
+        strength: int = 0
 
         def configure_optimizers(self):
-            return optax.chain(optax.add_decayed_weights(self.wd), optax.sgd(optax.constant_schedule(self.lr)))
+            descent = optax.sgd(optax.constant_schedule(self.lr))
+            return optax.chain(optax.add_decayed_weights(self.strength), descent)
 
-    data = Data(num_train=20, num_val=100, num_inputs=200, batch_size=5)
+    data = Wide(count=24, held_out=48, width=160)
     trainer = d2l.Trainer(max_epochs=10, seed=0)
 
     def norm_of(model, weights):
         model.board.yscale = "log"
         trainer.fit(model, data)
-        return float(l2_penalty(weights(model)))
+        return float(half_square(weights(model)))
 
-    def scratch(lambd):
-        return norm_of(Scratch(num_inputs=200, lambd=lambd, lr=0.01), weights=lambda model: trainer.state.params["w"])
+    def scratch(strength):
+        model = Scratch(num_inputs=160, strength=strength, lr=0.01)
+        return norm_of(model, weights=lambda model: trainer.state.params["w"])
 
-    def concise(wd):
-        return norm_of(Concise(wd=wd, lr=0.01), weights=lambda model: model.get_w_b(trainer.state)[0])
+    def concise(strength):
+        return norm_of(Concise(strength=strength, lr=0.01), weights=lambda model: model.get_w_b(trainer.state)[0])
 
-    assert scratch(lambd=3) < 0.3 * scratch(lambd=0)
-    assert concise(wd=3) < 0.3 * concise(wd=0)
+    assert scratch(3) < 0.3 * scratch(0)
+    assert concise(3) < 0.3 * concise(0)
 
 
 def image_data(d2l):
@@ -337,8 +336,7 @@ def base_classifier(d2l):
 
 
 def softmax_scratch(d2l):
-    X = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    assert d2l.reduce_sum(X, 0, keepdims=True).shape == (1, 3)
+    assert d2l.reduce_sum(d2l.rand(3, 4), 0, keepdims=True).shape == (1, 4)
 
     def softmax(X):
         odds = d2l.exp(X)
@@ -467,18 +465,18 @@ def mlp_concise(d2l):
 
 
 def stability(d2l):
-    x = jnp.arange(-8.0, 8.0, 0.1)
+    x = jnp.linspace(-9, 9, 91)
     slope = jax.vmap(jax.grad(d2l.sigmoid))
-    d2l.plot(x, [d2l.sigmoid(x), slope(x)], legend=["sigmoid", "gradient"], figsize=(4.5, 2.5))
+    d2l.plot(x, [d2l.sigmoid(x), slope(x)], legend=["value", "slope"], figsize=(5, 3))
     lines = d2l.plt.gca().get_lines()
     assert [len(line.get_xdata()) for line in lines] == [len(x)] * 2
     assert 0.24 < float(slope(x).max()) <= 0.25
     assert float(slope(x).min()) < 1e-3
 
-    M = jax.random.normal(d2l.get_key(), (4, 4))
+    product = jax.random.normal(d2l.get_key(), (5, 5))
     for _ in range(40):
-        M = d2l.matmul(M, jax.random.normal(d2l.get_key(), (4, 4)))
-    assert float(d2l.abs(M).max()) > 1e4
+        product = d2l.matmul(product, jax.random.normal(d2l.get_key(), (5, 5)))
+    assert float(d2l.abs(product).max()) > 1e4
     seeds = [d2l.get_seed() for _ in range(100)]
     assert len(set(seeds)) == 100
     assert all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in seeds)

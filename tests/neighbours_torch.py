@@ -21,27 +21,27 @@ def better_than_chance(trainer, accuracy=0.4):
 def oo_design(d2l):
     class Notes:
         def __init__(self):
-            self.b = 1
+            self.pages = ["first"]
 
     notes = Notes()
 
     @d2l.add_to_class(Notes)
-    def double(self):
-        return 2 * self.b
+    def last(self):
+        return self.pages[-1]
 
-    assert notes.double() == 2
+    assert notes.last() == "first"
 
     class Settings(d2l.HyperParameters):
-        def __init__(self, a, b, c):
-            self.save_hyperparameters(ignore=["c"])
+        def __init__(self, width, rate, name):
+            self.save_hyperparameters(ignore=["name"])
 
-    settings = Settings(a=1, b=2, c=3)
-    assert (settings.a, settings.b, hasattr(settings, "c")) == (1, 2, False)
+    settings = Settings(width=8, rate=0.5, name="small")
+    assert (settings.width, settings.rate, hasattr(settings, "name")) == (8, 0.5, False)
     board = d2l.ProgressBoard("x")
-    for x in d2l.arange(0, 10, 0.1):
-        board.draw(x, d2l.sin(x), "sin", every_n=2)
-        board.draw(x, d2l.cos(x), "cos", every_n=10)
-    assert {label: len(xs) for label, (xs, ys) in board.curves.items()} == {"sin": 50, "cos": 10}
+    for x in d2l.arange(0, 6, 0.25):
+        board.draw(x, d2l.tanh(x), "saturating", every_n=4)
+        board.draw(x, d2l.exp(-x), "decaying", every_n=3)
+    assert {label: len(xs) for label, (xs, ys) in board.curves.items()} == {"saturating": 6, "decaying": 8}
     assert issubclass(d2l.Module, d2l.nn_Module)
     assert issubclass(d2l.nn_Module, nn.Module)
     assert d2l.DataModule().root == "../data"
@@ -138,13 +138,12 @@ def linear_scratch(d2l):
             self.save_hyperparameters()
 
         def step(self):
-            for param in self.params:
-                param -= self.lr * param.grad
+            for array in self.params:
+                array -= self.lr * array.grad
 
         def zero_grad(self):
-            for param in self.params:
-                if param.grad is not None:
-                    param.grad.zero_()
+            for array in self.params:
+                array.grad = None
 
     @d2l.add_to_class(Scratch)
     def configure_optimizers(self):
@@ -152,21 +151,20 @@ def linear_scratch(d2l):
 
     class Loop(d2l.Trainer):
         def fit_epoch(self):
-            self.model.train()
-            for batch in self.train_dataloader:
-                loss = self.model.training_step(self.prepare_batch(batch))
+            model, limit = self.model.train(), self.gradient_clip_val
+            for batch in map(self.prepare_batch, self.train_dataloader):
                 self.optim.zero_grad()
+                model.training_step(batch).backward()
+                if limit:
+                    self.clip_gradients(limit, model)
                 with torch.no_grad():
-                    loss.backward()
-                    if self.gradient_clip_val > 0:
-                        self.clip_gradients(self.gradient_clip_val, self.model)
                     self.optim.step()
                 self.train_batch_idx += 1
-            self.model.eval()
-            for batch in self.val_dataloader:
-                with torch.no_grad():
-                    self.model.validation_step(self.prepare_batch(batch))
-                self.val_batch_idx += 1
+            model.eval()
+            with torch.no_grad():
+                for batch in map(self.prepare_batch, self.val_dataloader):
+                    model.validation_step(batch)
+                    self.val_batch_idx += 1
 
     data = d2l.SyntheticRegressionData(w=torch.tensor([2, -3.4]), b=4.2)
     ours = d2l.Trainer(max_epochs=3)
@@ -214,58 +212,47 @@ def linear_concise(d2l):
 
 
 def weight_decay(d2l):
-    class Data(d2l.DataModule):
-        def __init__(self, num_train, num_val, num_inputs, batch_size):
+    class Wide(d2l.DataModule):  # more weights than samples
+        def __init__(self, count, held_out, width, batch_size=6):
             self.save_hyperparameters()
-            n = num_train + num_val
-            self.X = d2l.randn(n, num_inputs)
-            w, b = d2l.ones((num_inputs, 1)) * 0.01, 0.05
-            self.y = d2l.matmul(self.X, w) + b + d2l.randn(n, 1) * 0.01
+            self.X = d2l.randn(count + held_out, width)
+            self.y = d2l.reduce_mean(self.X, 1, keepdims=True) + 0.1
 
         def get_dataloader(self, train):
-            i = slice(0, self.num_train) if train else slice(self.num_train, None)
-            return self.get_tensorloader([self.X, self.y], train, i)
+            rows = slice(None, self.count) if train else slice(self.count, None)
+            return self.get_tensorloader([self.X, self.y], train, rows)
 
-    def l2_penalty(w):
-        return d2l.reduce_sum(w**2) / 2
+    def half_square(w):
+        return d2l.reduce_sum(w * w) / 2
 
-    class WeightDecayScratch(d2l.LinearRegressionScratch):
-        def __init__(self, num_inputs, lambd, lr, sigma=0.01):
-            super().__init__(num_inputs, lr, sigma)
+    class Scratch(d2l.LinearRegressionScratch):
+        def __init__(self, num_inputs, strength, lr):
+            super().__init__(num_inputs, lr)
             self.save_hyperparameters()
 
         def loss(self, y_hat, y):
-            return super().loss(y_hat, y) + self.lambd * l2_penalty(self.w)
+            return super().loss(y_hat, y) + self.strength * half_square(self.w)
 
-    data = Data(num_train=20, num_val=100, num_inputs=200, batch_size=5)
-    trainer = d2l.Trainer(max_epochs=5)
-    norms = []
-    for lambd in (0, 3):
-        d2l.seed(1)
-        model = WeightDecayScratch(num_inputs=200, lambd=lambd, lr=0.01)
-        model.board.yscale = "log"
-        trainer.fit(model, data)
-        norms.append(float(l2_penalty(model.w).detach()))
-    assert norms[1] < norms[0] / 2
-
-    class WeightDecay(d2l.LinearRegression):
-        def __init__(self, wd, lr):
+    class Concise(d2l.LinearRegression):
+        def __init__(self, strength, lr):
             super().__init__(lr)
             self.save_hyperparameters()
-            self.wd = wd
 
         def configure_optimizers(self):
-            return torch.optim.SGD(
-                [{"params": self.net.weight, "weight_decay": self.wd}, {"params": self.net.bias}], lr=self.lr
-            )
+            decayed = {"params": self.net.weight, "weight_decay": self.strength}
+            return torch.optim.SGD([decayed, {"params": self.net.bias}], lr=self.lr)
 
-    norms = []
-    for wd in (0, 3):
-        model = WeightDecay(wd=wd, lr=0.01)
-        model.board.yscale = "log"
-        trainer.fit(model, data)
-        norms.append(float(l2_penalty(model.get_w_b()[0])))
-    assert norms[1] < norms[0] / 2
+    data, trainer = Wide(count=24, held_out=48, width=160), d2l.Trainer(max_epochs=5)
+    norms = {}
+    for strength in (0, 3):
+        d2l.seed(1)
+        scratch, concise = Scratch(160, strength, lr=0.01), Concise(strength, lr=0.01)
+        for model in (scratch, concise):
+            model.board.yscale = "log"
+            trainer.fit(model, data)
+        norms[strength] = [float(half_square(w.detach())) for w in (scratch.w, concise.get_w_b()[0])]
+    assert norms[3][0] < norms[0][0] / 2
+    assert norms[3][1] < norms[0][1] / 2
 
 
 def image_data(d2l):
@@ -311,11 +298,10 @@ def base_classifier(d2l):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
     @d2l.add_to_class(Classifier)
-    def accuracy(self, Y_hat, Y, averaged=True):
-        Y_hat = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1]))
-        preds = d2l.astype(d2l.argmax(Y_hat, axis=1), Y.dtype)
-        compare = d2l.astype(preds == d2l.reshape(Y, -1), d2l.float32)
-        return d2l.reduce_mean(compare) if averaged else compare
+    def accuracy(self, scores, labels, averaged=True):
+        guesses = d2l.argmax(d2l.reshape(scores, (-1, scores.shape[-1])), axis=1)
+        hits = d2l.astype(d2l.astype(guesses, labels.dtype) == d2l.reshape(labels, -1), d2l.float32)
+        return d2l.reduce_mean(hits) if averaged else hits
 
     class Softmax(Classifier):
         def __init__(self, num_outputs, lr):
@@ -332,21 +318,20 @@ def base_classifier(d2l):
     finally:
         del d2l.Module.configure_optimizers
     better_than_chance(trainer)
-    scores, y = torch.tensor([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]), torch.tensor([0, 2])
+    scores, y = torch.tensor([[0.7, 0.1, 0.2], [0.2, 0.6, 0.2]]), torch.tensor([0, 2])
     assert float(d2l.Classifier().accuracy(scores, y)) == 0.5 == float(model.accuracy(scores, y))
 
 
 def softmax_scratch(d2l):
-    X = d2l.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    assert tuple(d2l.reduce_sum(X, 0, keepdims=True).shape) == (1, 3)
-    assert tuple(d2l.reduce_sum(X, 1, keepdims=True).shape) == (2, 1)
+    X = d2l.rand((3, 4))
+    assert tuple(d2l.reduce_sum(X, 0, keepdims=True).shape) == (1, 4)
+    assert tuple(d2l.reduce_sum(X, 1, keepdims=True).shape) == (3, 1)
 
     def softmax(X):
-        X_exp = d2l.exp(X)
-        return X_exp / d2l.reduce_sum(X_exp, 1, keepdims=True)
+        odds = d2l.exp(X)
+        return odds / d2l.reduce_sum(odds, 1, keepdims=True)
 
-    X_prob = softmax(d2l.rand((2, 5)))
-    assert torch.allclose(d2l.reduce_sum(X_prob, 1), d2l.ones(2))
+    assert torch.allclose(d2l.reduce_sum(softmax(X), 1), d2l.ones(3))
 
     class Scratch(d2l.Classifier):
         def __init__(self, num_inputs, num_outputs, lr, sigma=0.01):
@@ -364,10 +349,11 @@ def softmax_scratch(d2l):
         return softmax(d2l.matmul(X, self.W) + self.b)
 
     def cross_entropy(y_hat, y):
-        return -d2l.reduce_mean(d2l.log(y_hat[list(range(len(y_hat))), y]))
+        rows = list(range(len(y)))
+        return d2l.reduce_mean(-d2l.log(y_hat[rows, y]))
 
-    y, y_hat = d2l.tensor([0, 2]), d2l.tensor([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]])
-    assert abs(float(cross_entropy(y_hat, y)) - 1.4979) < 1e-3
+    y, y_hat = d2l.tensor([1, 0]), d2l.tensor([[0.5, 0.25, 0.25], [0.5, 0.3, 0.2]])
+    assert abs(float(cross_entropy(y_hat, y)) - 1.5 * float(torch.log(d2l.tensor(2.0)))) < 1e-6
 
     @d2l.add_to_class(Scratch)
     def loss(self, y_hat, y):
@@ -380,12 +366,12 @@ def softmax_scratch(d2l):
     better_than_chance(trainer)
     assert not torch.equal(model.W, before)
     X, y = next(iter(data.val_dataloader()))
-    preds = d2l.argmax(model(X), axis=1)
-    assert tuple(preds.shape) == (256,)
-    wrong = d2l.astype(preds, y.dtype) != y
-    X, y, preds = X[wrong], y[wrong], preds[wrong]
-    labels = [a + "\n" + b for a, b in zip(data.text_labels(y), data.text_labels(preds), strict=True)]
-    data.visualize([X, y], labels=labels)
+    guesses = d2l.argmax(model(X), axis=1)
+    assert tuple(guesses.shape) == (256,)
+    missed = d2l.astype(guesses, y.dtype) != y
+    names = [data.text_labels(part[missed]) for part in (y, guesses)]
+    labels = [f"{true}, not {guess}" for true, guess in zip(*names, strict=True)]
+    data.visualize([X[missed], y[missed]], labels=labels)
 
 
 def softmax_concise(d2l):
@@ -411,37 +397,32 @@ def softmax_concise(d2l):
 
 def mlp_scratch(d2l):
     class Scratch(d2l.Classifier):
-        def __init__(self, num_inputs, num_outputs, num_hiddens, lr, sigma=0.01):
+        def __init__(self, width, lr):
             super().__init__()
             self.save_hyperparameters()
-            self.W1 = nn.Parameter(torch.randn(num_inputs, num_hiddens) * sigma)
-            self.b1 = nn.Parameter(torch.zeros(num_hiddens))
-            self.W2 = nn.Parameter(torch.randn(num_hiddens, num_outputs) * sigma)
-            self.b2 = nn.Parameter(torch.zeros(num_outputs))
+            self.W1, self.b1 = nn.Parameter(0.05 * torch.randn(784, width)), nn.Parameter(torch.zeros(width))
+            self.W2, self.b2 = nn.Parameter(0.05 * torch.randn(width, 10)), nn.Parameter(torch.zeros(10))
 
     def relu(X):
-        return torch.max(X, torch.zeros_like(X))
+        return (X > 0) * X
 
     @d2l.add_to_class(Scratch)
     def forward(self, X):
-        X = d2l.reshape(X, (-1, self.num_inputs))
-        H = relu(d2l.matmul(X, self.W1) + self.b1)
+        H = relu(d2l.matmul(d2l.reshape(X, (len(X), -1)), self.W1) + self.b1)
         return d2l.matmul(H, self.W2) + self.b2
 
-    model = Scratch(num_inputs=784, num_outputs=10, num_hiddens=64, lr=0.5, sigma=0.05)
+    model = Scratch(width=64, lr=0.5)
     data, trainer = d2l.FashionMNIST(batch_size=256), d2l.Trainer(max_epochs=4)
     trainer.fit(model, data)
     better_than_chance(trainer)
 
 
 def mlp_concise(d2l):
-    x = torch.arange(-8.0, 8.0, 0.1, requires_grad=True)
+    x = torch.linspace(-5, 5, 41, requires_grad=True)
     for curve in (torch.relu, torch.sigmoid, torch.tanh):
         y = curve(x)
-        d2l.plot(x.detach(), y.detach(), "x", curve.__name__, figsize=(5, 2.5))
-        x.grad = None
-        y.backward(torch.ones_like(x), retain_graph=True)
-        d2l.plot(x.detach(), x.grad, "x", f"grad of {curve.__name__}", figsize=(5, 2.5))
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        d2l.plot(x.detach(), [y.detach(), slope], "x", legend=[curve.__name__, "slope"], figsize=(4, 3))
 
     class MLP(d2l.Classifier):
         def __init__(self, num_outputs, num_hiddens, lr):
@@ -457,18 +438,16 @@ def mlp_concise(d2l):
 
 
 def stability(d2l):
-    x = torch.arange(-8.0, 8.0, 0.1, requires_grad=True)
+    x = torch.linspace(-9, 9, 91, requires_grad=True)
     y = torch.sigmoid(x)
-    y.backward(torch.ones_like(x))
-    d2l.plot(
-        x.detach().numpy(), [y.detach().numpy(), x.grad.numpy()], legend=["sigmoid", "gradient"], figsize=(4.5, 2.5)
-    )
-    assert float(x.grad[0]) < 1e-3 < float(x.grad[80])
-    M = d2l.normal(0, 1, size=(4, 4))
-    before = float(d2l.reduce_mean(d2l.abs(M)))
-    for _ in range(100):
-        M = M @ d2l.normal(0, 1, size=(4, 4))
-    assert float(d2l.reduce_mean(d2l.abs(M))) > 1e6 * before
+    y.sum().backward()
+    d2l.plot(x.detach().numpy(), [y.detach().numpy(), x.grad.numpy()], legend=["value", "slope"], figsize=(5, 3))
+    assert float(x.grad[0]) < 1e-3 < float(x.grad[45])
+    product = d2l.normal(0, 1, size=(5, 5))
+    before = float(d2l.reduce_mean(d2l.abs(product)))
+    for _ in range(60):
+        product = product @ d2l.normal(0, 1, size=(5, 5))
+    assert float(d2l.reduce_mean(d2l.abs(product))) > 1e6 * before
 
     def init_xavier(layer):
         if isinstance(layer, nn.Linear):
@@ -501,16 +480,14 @@ def k_fold(d2l):
             yield Fold(X, y, [i for i in range(len(X)) if i not in val], val)
 
     def validate(trainer, k, lr):
-        losses, models = [], []
-        for i, fold in enumerate(k_fold_data(k)):
+        models = []
+        for fold in k_fold_data(k):
             model = d2l.LinearRegression(lr)
-            model.board.yscale = "log"
-            if i != 0:
-                model.board.display = False
+            model.board.yscale, model.board.display = "log", not models
             trainer.fit(model, fold)
-            losses.append(float(model.board.data["val_loss"][-1].y))
             models.append(model)
-        return sum(losses) / len(losses), models
+        losses = [float(model.board.data["val_loss"][-1].y) for model in models]
+        return sum(losses) / k, models
 
     mean, models = validate(d2l.Trainer(max_epochs=10), k=3, lr=0.1)
     assert len(models) == 3
