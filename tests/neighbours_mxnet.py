@@ -42,10 +42,10 @@ def oo_design(d2l):
     assert (recipe.flour, recipe.water, hasattr(recipe, "secret")) == (500, 300, False)
 
     board = d2l.ProgressBoard("x")
-    for x in np.arange(0, 10, 0.1):
-        board.draw(x, np.sin(x), "sin", every_n=2)
-        board.draw(x, np.cos(x), "cos", every_n=10)
-    assert (len(board.data["sin"]), len(board.data["cos"])) == (50, 10)
+    for x in np.arange(0, 6, 0.25):
+        board.draw(x, np.tanh(x), "saturating", every_n=4)
+        board.draw(x, np.exp(-x), "decaying", every_n=3)
+    assert (len(board.data["saturating"]), len(board.data["decaying"])) == (6, 8)
 
     class OwnModule(d2l.nn_Module, d2l.HyperParameters):
         def __init__(self, plot_train_per_epoch=2, plot_valid_per_epoch=1):
@@ -141,8 +141,8 @@ def linear_scratch(d2l):
             self.save_hyperparameters()
 
         def step(self, _):
-            for param in self.params:
-                param -= self.lr * param.grad
+            for array in self.params:
+                array -= self.lr * array.grad
 
     @d2l.add_to_class(Scratch)
     def configure_optimizers(self):
@@ -153,18 +153,17 @@ def linear_scratch(d2l):
             return batch
 
         def fit_epoch(self):
-            for batch in self.train_dataloader:
+            model, limit = self.model, self.gradient_clip_val
+            for batch in map(self.prepare_batch, self.train_dataloader):
                 with autograd.record():
-                    loss = self.model.training_step(self.prepare_batch(batch))
+                    loss = model.training_step(batch)
                 loss.backward()
-                if self.gradient_clip_val > 0:
-                    self.clip_gradients(self.gradient_clip_val, self.model)
+                if limit:
+                    self.clip_gradients(limit, model)
                 self.optim.step(1)
                 self.train_batch_idx += 1
-            if self.val_dataloader is None:
-                return
-            for batch in self.val_dataloader:
-                self.model.validation_step(self.prepare_batch(batch))
+            for batch in map(self.prepare_batch, self.val_dataloader or ()):
+                model.validation_step(batch)
                 self.val_batch_idx += 1
 
     data = d2l.SyntheticRegressionData(w=d2l.tensor([2, -3.4]), b=4.2, num_val=200)
@@ -212,40 +211,38 @@ def linear_concise(d2l):
 
 
 def weight_decay(d2l):
-    class Data(d2l.DataModule):
-        def __init__(self, num_train, num_val, num_inputs, batch_size):
+    class Wide(d2l.DataModule):  # more weights than samples
+        def __init__(self, count, held_out, width, batch_size=6):
             self.save_hyperparameters()
-            n = num_train + num_val
-            self.X = d2l.randn(n, num_inputs)
-            w, b = d2l.ones((num_inputs, 1)) * 0.01, 0.05
-            self.y = d2l.matmul(self.X, w) + b + d2l.randn(n, 1) * 0.01
+            self.X = d2l.randn(count + held_out, width)
+            self.y = d2l.reduce_mean(self.X, 1, keepdims=True) + 0.1
 
         def get_dataloader(self, train):
-            rows = slice(0, self.num_train) if train else slice(self.num_train, None)
+            rows = slice(None, self.count) if train else slice(self.count, None)
             return self.get_tensorloader([self.X, self.y], train, rows)
 
-    def l2_penalty(w):
-        return (w**2).sum() / 2
+    def half_square(w):
+        return (w * w).sum() / 2
 
-    class DecayScratch(d2l.LinearRegressionScratch):
-        def __init__(self, num_inputs, lambd, lr, sigma=0.01):
-            super().__init__(num_inputs, lr, sigma)
+    class Scratch(d2l.LinearRegressionScratch):
+        def __init__(self, num_inputs, strength, lr):
+            super().__init__(num_inputs, lr)
             self.save_hyperparameters()
 
         def loss(self, y_hat, y):
-            return super().loss(y_hat, y) + self.lambd * l2_penalty(self.w)
+            return super().loss(y_hat, y) + self.strength * half_square(self.w)
 
-    class Decay(d2l.LinearRegression):
-        def __init__(self, wd, lr):
+    class Concise(d2l.LinearRegression):
+        def __init__(self, strength, lr):
             super().__init__(lr)
             self.save_hyperparameters()
-            self.wd = wd
 
         def configure_optimizers(self):
             self.collect_params(".*bias").setattr("wd_mult", 0)
-            return gluon.Trainer(self.collect_params(), "sgd", {"learning_rate": self.lr, "wd": self.wd})
+            settings = {"learning_rate": self.lr, "wd": self.strength}
+            return gluon.Trainer(self.collect_params(), "sgd", settings)
 
-    data = Data(num_train=20, num_val=100, num_inputs=200, batch_size=5)
+    data = Wide(count=24, held_out=48, width=160)
     trainer = d2l.Trainer(max_epochs=10)
 
     def norms(make, weights):
@@ -253,11 +250,11 @@ def weight_decay(d2l):
         for model in models.values():
             model.board.yscale = "log"
             trainer.fit(model, data)
-        return {strength: float(l2_penalty(weights(model))) for strength, model in models.items()}
+        return {strength: float(half_square(weights(model))) for strength, model in models.items()}
 
-    scratch = norms(lambda lambd: DecayScratch(num_inputs=200, lambd=lambd, lr=0.01), lambda model: model.w)
+    scratch = norms(lambda strength: Scratch(160, strength, lr=0.01), lambda model: model.w)
     assert scratch[3] < scratch[0] / 2
-    concise = norms(lambda wd: Decay(wd=wd, lr=0.01), lambda model: model.get_w_b()[0])
+    concise = norms(lambda strength: Concise(strength, lr=0.01), lambda model: model.get_w_b()[0])
     assert concise[3] < concise[0] / 2
     assert (trainer.model.net.bias.wd_mult, trainer.model.net.weight.wd_mult) == (0, 1)
 
@@ -319,11 +316,10 @@ def base_classifier(d2l):
         return gluon.Trainer(params, "sgd", {"learning_rate": self.lr})
 
     @d2l.add_to_class(Own)
-    def accuracy(self, Y_hat, Y, averaged=True):
-        Y_hat = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1]))
-        guesses = d2l.astype(d2l.argmax(Y_hat, axis=1), Y.dtype)
-        compare = d2l.astype(guesses == d2l.reshape(Y, -1), d2l.float32)
-        return d2l.reduce_mean(compare) if averaged else compare
+    def accuracy(self, scores, labels, averaged=True):
+        guesses = d2l.argmax(d2l.reshape(scores, (-1, scores.shape[-1])), axis=1)
+        hits = d2l.astype(d2l.astype(guesses, labels.dtype) == d2l.reshape(labels, -1), d2l.float32)
+        return d2l.reduce_mean(hits) if averaged else hits
 
     scores, labels = d2l.tensor([[0.1, 0.9], [0.8, 0.2]]), d2l.tensor([1, 1], dtype=d2l.int32)
     assert float(Own(lr=0.1).accuracy(scores, labels)) == 0.5
@@ -369,7 +365,8 @@ def softmax_scratch(d2l):
             return softmax(d2l.matmul(X, self.W) + self.b)
 
         def loss(self, y_hat, y):
-            return -d2l.reduce_mean(d2l.log(y_hat[list(range(len(y_hat))), y]))
+            rows = list(range(len(y)))
+            return d2l.reduce_mean(-d2l.log(y_hat[rows, y]))
 
     data = d2l.FashionMNIST(batch_size=256)
     model, trainer = SoftmaxScratch(num_inputs=784, num_outputs=10, lr=0.1), d2l.Trainer(max_epochs=2)
@@ -377,12 +374,12 @@ def softmax_scratch(d2l):
     better_than_chance(trainer)
 
     X, y = next(iter(data.val_dataloader()))
-    preds = d2l.argmax(model(X), axis=1)
-    wrong = d2l.astype(preds, y.dtype) != y
-    X, y, preds = X[wrong], y[wrong], preds[wrong]
-    assert 0 < len(y) == int(wrong.sum()) < 256
-    labels = [f"{a}\n{b}" for a, b in zip(data.text_labels(y), data.text_labels(preds), strict=True)]
-    data.visualize([X, y], labels=[labels])
+    guesses = d2l.argmax(model(X), axis=1)
+    missed = d2l.astype(guesses, y.dtype) != y
+    assert 0 < len(y[missed]) == int(missed.sum()) < 256
+    names = [data.text_labels(part[missed]) for part in (y, guesses)]
+    labels = [f"{true}, not {guess}" for true, guess in zip(*names, strict=True)]
+    data.visualize([X[missed], y[missed]], labels=[labels])
 
 
 def softmax_concise(d2l):
@@ -412,26 +409,23 @@ def softmax_concise(d2l):
 
 def mlp_scratch(d2l):
     class MLPScratch(d2l.Classifier):
-        def __init__(self, num_inputs, num_outputs, num_hiddens, lr, sigma=0.01):
+        def __init__(self, width, lr):
             super().__init__()
             self.save_hyperparameters()
-            self.W1 = np.random.randn(num_inputs, num_hiddens) * sigma
-            self.b1 = np.zeros(num_hiddens)
-            self.W2 = np.random.randn(num_hiddens, num_outputs) * sigma
-            self.b2 = np.zeros(num_outputs)
-            for param in self.get_scratch_params():
-                param.attach_grad()
+            self.W1, self.b1 = np.random.normal(0, 0.01, (784, width)), np.zeros(width)
+            self.W2, self.b2 = np.random.normal(0, 0.01, (width, 10)), np.zeros(10)
+            for array in self.get_scratch_params():
+                array.attach_grad()
 
     def relu(X):
         return np.maximum(X, 0)
 
     @d2l.add_to_class(MLPScratch)
     def forward(self, X):
-        X = d2l.reshape(X, (-1, self.num_inputs))
-        H = relu(d2l.matmul(X, self.W1) + self.b1)
+        H = relu(d2l.matmul(d2l.reshape(X, (len(X), -1)), self.W1) + self.b1)
         return d2l.matmul(H, self.W2) + self.b2
 
-    model, trainer = MLPScratch(num_inputs=784, num_outputs=10, num_hiddens=64, lr=0.3), d2l.Trainer(max_epochs=5)
+    model, trainer = MLPScratch(width=64, lr=0.3), d2l.Trainer(max_epochs=5)
     start = model.W1.copy()
     trainer.fit(model, d2l.FashionMNIST(batch_size=128))
     better_than_chance(trainer)
@@ -455,19 +449,19 @@ def mlp_concise(d2l):
 
 
 def stability(d2l):
-    x = np.arange(-8.0, 8.0, 0.1)
+    x = np.linspace(-9, 9, 91)
     x.attach_grad()
     with autograd.record():
         y = npx.sigmoid(x)
     y.backward()
     near(x.grad, y * (1 - y), within=1e-6)
-    d2l.plot(x, [y, x.grad], legend=["sigmoid", "gradient"], figsize=(4.5, 2.5))
+    d2l.plot(x, [y, x.grad], legend=["value", "slope"], figsize=(5, 3))
 
-    M = np.random.normal(size=(4, 4))
-    largest = float(np.abs(M).max())
+    product = np.random.normal(size=(5, 5))
+    largest = float(np.abs(product).max())
     for _ in range(50):
-        M = np.dot(M, np.random.normal(size=(4, 4)))
-    assert float(np.abs(M).max()) > 1e3 * largest
+        product = np.dot(product, np.random.normal(size=(5, 5)))
+    assert float(np.abs(product).max()) > 1e3 * largest
 
 
 def k_fold(d2l):
@@ -492,16 +486,14 @@ def k_fold(d2l):
             inside = slice(i * width, (i + 1) * width)
             yield Houses(data.batch_size, X[rows], y[rows], (X[inside], y[inside]))
 
-    trainer, losses, models = d2l.Trainer(max_epochs=10), [], []
+    trainer, models = d2l.Trainer(max_epochs=10), []
     data = Houses(batch_size=8)
-    for i, fold in enumerate(folds_of(data, k=3)):
+    for fold in folds_of(data, k=3):
         model = d2l.LinearRegression(lr=0.1)
-        model.board.yscale = "log"
-        if i:
-            model.board.display = False
+        model.board.yscale, model.board.display = "log", not models
         trainer.fit(model, fold)
-        losses.append(float(model.board.data["val_loss"][-1].y))
         models.append(model)
+    losses = [float(model.board.data["val_loss"][-1].y) for model in models]
     assert len(losses) == 3
     assert max(losses) < 0.05
     mean = sum(d2l.exp(model(data.samples[0])) for model in models) / len(models)

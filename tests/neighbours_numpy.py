@@ -47,48 +47,47 @@ def linear_concise(d2l):
 
 
 def weight_decay(d2l):
-    class Data(d2l.DataModule):
-        def __init__(self, num_train, num_val, num_inputs, batch_size):
+    class Wide(d2l.DataModule):  # more weights than samples
+        def __init__(self, count, held_out, width, batch_size=6):
             self.save_hyperparameters()
-            n = num_train + num_val
-            self.X = d2l.randn(n, num_inputs)
-            self.y = d2l.matmul(self.X, d2l.ones((num_inputs, 1)) * 0.01) + 0.05 + d2l.randn(n, 1) * 0.01
+            self.X = d2l.randn(count + held_out, width)
+            self.y = d2l.reduce_mean(self.X, axis=1, keepdims=True) + 0.1
 
         def get_dataloader(self, train):
-            i = slice(0, self.num_train) if train else slice(self.num_train, None)
-            return self.get_tensorloader([self.X, self.y], train, i)
+            rows = slice(None, self.count) if train else slice(self.count, None)
+            return self.get_tensorloader([self.X, self.y], train, rows)
 
-    def l2_penalty(w):
-        return d2l.reduce_sum(w**2) / 2
+    def half_square(w):
+        return d2l.reduce_sum(w * w) / 2
 
-    class WeightDecayScratch(d2l.LinearRegressionScratch):
-        def __init__(self, num_inputs, lambd, lr, sigma=0.01):
-            super().__init__(num_inputs, lr, sigma)
+    class Scratch(d2l.LinearRegressionScratch):
+        def __init__(self, num_inputs, strength, lr):
+            super().__init__(num_inputs, lr)
             self.save_hyperparameters()
 
         def loss(self, y_hat, y):
-            return super().loss(y_hat, y) + self.lambd * l2_penalty(self.w)
+            return super().loss(y_hat, y) + self.strength * half_square(self.w)
 
         def backward(self, dY):
             super().backward(dY)
-            self.dw += self.lambd * self.w
+            self.dw += self.strength * self.w
 
-    class WeightDecay(d2l.LinearRegression):
-        def __init__(self, wd, lr):
+    class Concise(d2l.LinearRegression):
+        def __init__(self, strength, lr):
             super().__init__(lr)
             self.save_hyperparameters()
 
         def configure_optimizers(self):
-            return d2l.SGD(self.parameters(), self.lr, weight_decay=self.wd)
+            return d2l.SGD(self.parameters(), self.lr, weight_decay=self.strength)
 
-    data = Data(num_train=20, num_val=100, num_inputs=200, batch_size=5)
+    data = Wide(count=24, held_out=48, width=160)
     norms = []
     for strength in (0, 3):
         d2l.seed(1)
-        scratch, concise = WeightDecayScratch(200, strength, lr=0.01), WeightDecay(strength, lr=0.01)
+        scratch, concise = Scratch(160, strength, lr=0.01), Concise(strength, lr=0.01)
         for model in (scratch, concise):
             d2l.Trainer(max_epochs=5).fit(model, data)
-        norms.append((float(l2_penalty(scratch.w)), float(l2_penalty(concise.get_w_b()[0]))))
+        norms.append((float(half_square(scratch.w)), float(half_square(concise.get_w_b()[0]))))
     assert norms[1][0] < norms[0][0] / 2
     assert norms[1][1] < norms[0][1] / 2
 

@@ -46,9 +46,9 @@ def oo_design(d2l):
     assert not hasattr(settings, "secret")
 
     board = d2l.ProgressBoard("x", display=False)
-    for x in np.arange(0, 5, 0.1):
-        board.draw(x, np.sin(x), "sin", every_n=2)
-        board.draw(x, np.cos(x), "cos", every_n=10)
+    for x in np.arange(0, 6, 0.25):
+        board.draw(x, np.tanh(x), "saturating", every_n=4)
+        board.draw(x, np.exp(-x), "decaying", every_n=3)
 
     class Base(d2l.nn_Module, d2l.HyperParameters):
         def __init__(self, plot_train_per_epoch=2):
@@ -122,24 +122,24 @@ def linear_scratch(d2l):
         def __init__(self, lr):
             self.save_hyperparameters()
 
-        def apply_gradients(self, grads_and_vars):
-            for grad, param in grads_and_vars:
-                param.assign_sub(self.lr * grad)
+        def apply_gradients(self, pairs):
+            for slope, variable in pairs:
+                variable.assign(variable - self.lr * slope)
 
     class ByLoops(d2l.Trainer):
         def fit_epoch(self):
-            self.model.training = True
-            for batch in self.train_dataloader:
+            model, limit = self.model, self.gradient_clip_val
+            model.training = True
+            for batch in map(self.prepare_batch, self.train_dataloader):
                 with tf.GradientTape() as tape:
-                    loss = self.model.training_step(self.prepare_batch(batch))
-                grads = tape.gradient(loss, self.model.trainable_variables)
-                if self.gradient_clip_val > 0:
-                    grads = self.clip_gradients(self.gradient_clip_val, grads)
-                self.optim.apply_gradients(zip(grads, self.model.trainable_variables, strict=True))
+                    loss = model.training_step(batch)
+                slopes = tape.gradient(loss, model.trainable_variables)
+                slopes = self.clip_gradients(limit, slopes) if limit else slopes
+                self.optim.apply_gradients(zip(slopes, model.trainable_variables, strict=True))
                 self.train_batch_idx += 1
-            self.model.training = False
-            for batch in self.val_dataloader:
-                self.model.validation_step(self.prepare_batch(batch))
+            model.training = False
+            for batch in map(self.prepare_batch, self.val_dataloader):
+                model.validation_step(batch)
                 self.val_batch_idx += 1
 
     w, b = tf.constant([2, -3.4]), 4.2
@@ -185,52 +185,47 @@ def linear_concise(d2l):
 
 
 def weight_decay(d2l):
-    class Data(d2l.DataModule):
-        def __init__(self, num_train, num_val, num_inputs, batch_size):
+    class Wide(d2l.DataModule):  # more weights than samples
+        def __init__(self, count, held_out, width, batch_size=6):
             self.save_hyperparameters()
-            count = num_train + num_val
-            self.X = tf.random.normal((count, num_inputs))
-            w, b = tf.ones((num_inputs, 1)) * 0.01, 0.05
-            self.y = tf.matmul(self.X, w) + b + tf.random.normal((count, 1)) * 0.01
+            self.X = tf.random.normal((count + held_out, width))
+            self.y = tf.reduce_mean(self.X, 1, keepdims=True) + 0.1
 
         def get_dataloader(self, train):
-            rows = slice(0, self.num_train) if train else slice(self.num_train, None)
+            rows = slice(None, self.count) if train else slice(self.count, None)
             return self.get_tensorloader([self.X, self.y], train, rows)
 
-    def l2_penalty(w):
-        return tf.reduce_sum(w**2) / 2
+    def half_square(w):
+        return tf.reduce_sum(w * w) / 2
 
-    class DecayScratch(d2l.LinearRegressionScratch):
-        def __init__(self, num_inputs, lambd, lr, sigma=0.01):
-            super().__init__(num_inputs, lr, sigma)
+    class Scratch(d2l.LinearRegressionScratch):
+        def __init__(self, num_inputs, strength, lr):
+            super().__init__(num_inputs, lr)
             self.save_hyperparameters()
 
         def loss(self, y_hat, y):
-            return super().loss(y_hat, y) + self.lambd * l2_penalty(self.w)
+            return super().loss(y_hat, y) + self.strength * half_square(self.w)
 
-    class Decay(d2l.LinearRegression):
-        def __init__(self, wd, lr):
+    class Concise(d2l.LinearRegression):
+        def __init__(self, strength, lr):
             super().__init__(lr)
             self.save_hyperparameters()
-            self.net = tf.keras.layers.Dense(
-                1,
-                kernel_regularizer=tf.keras.regularizers.l2(wd),
-                kernel_initializer=tf.keras.initializers.RandomNormal(0, 0.01),
-            )
+            small, penalty = tf.keras.initializers.RandomNormal(0, 0.01), tf.keras.regularizers.l2(strength)
+            self.net = tf.keras.layers.Dense(1, kernel_initializer=small, kernel_regularizer=penalty)
 
         def loss(self, y_hat, y):
             return super().loss(y_hat, y) + self.net.losses
 
-    data = Data(num_train=20, num_val=100, num_inputs=200, batch_size=5)
+    data = Wide(count=24, held_out=48, width=160)
 
     def norm(model):
         model.board.yscale = "log"
         d2l.Trainer(max_epochs=6, progress=False).fit(model, data)
         w = model.w if hasattr(model, "w") else model.get_w_b()[0]
-        return float(l2_penalty(w))
+        return float(half_square(w))
 
-    assert norm(DecayScratch(num_inputs=200, lambd=3, lr=0.01)) < norm(DecayScratch(200, lambd=0, lr=0.01))
-    assert norm(Decay(wd=3, lr=0.01)) < norm(Decay(wd=0, lr=0.01))
+    assert norm(Scratch(160, strength=3, lr=0.01)) < norm(Scratch(160, strength=0, lr=0.01))
+    assert norm(Concise(strength=3, lr=0.01)) < norm(Concise(strength=0, lr=0.01))
 
 
 def image_data(d2l):
@@ -260,13 +255,12 @@ def base_classifier(d2l):
         return tf.keras.optimizers.SGD(self.lr)
 
     @d2l.add_to_class(Reporting)
-    def accuracy(self, Y_hat, Y, averaged=True):
-        Y_hat = d2l.reshape(Y_hat, (-1, Y_hat.shape[-1]))
-        guesses = d2l.astype(d2l.argmax(Y_hat, axis=1), Y.dtype)
-        hits = d2l.astype(guesses == d2l.reshape(Y, (-1,)), d2l.float32)
+    def accuracy(self, scores, labels, averaged=True):
+        guesses = d2l.argmax(d2l.reshape(scores, (-1, scores.shape[-1])), axis=1)
+        hits = d2l.astype(d2l.astype(guesses, labels.dtype) == d2l.reshape(labels, (-1,)), d2l.float32)
         return d2l.reduce_mean(hits) if averaged else hits
 
-    scores, labels = d2l.tensor([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]), d2l.tensor([0, 2])
+    scores, labels = d2l.tensor([[0.2, 0.7, 0.1], [0.2, 0.2, 0.6]]), d2l.tensor([0, 2])
     for kind in (Reporting, d2l.Classifier):
         assert float(kind().accuracy(scores, labels)) == 0.5
         assert d2l.numpy(kind().accuracy(scores, labels, averaged=False)).tolist() == [0, 1]
@@ -274,14 +268,15 @@ def base_classifier(d2l):
 
 def softmax_scratch(d2l):
     def softmax(X):
-        X_exp = tf.exp(X)
-        return X_exp / tf.reduce_sum(X_exp, 1, keepdims=True)
+        odds = tf.exp(X)
+        return odds / tf.reduce_sum(odds, 1, keepdims=True)
 
     X = d2l.rand((2, 5))
     np.testing.assert_allclose(tf.reduce_sum(softmax(X), 1), 1, rtol=1e-6)
 
     def cross_entropy(y_hat, y):
-        return -tf.reduce_mean(tf.math.log(tf.boolean_mask(y_hat, tf.one_hot(y, depth=y_hat.shape[-1]))))
+        of_labels = tf.boolean_mask(y_hat, tf.one_hot(y, depth=y_hat.shape[-1]))
+        return tf.reduce_mean(-tf.math.log(of_labels))
 
     class SoftmaxScratch(d2l.Classifier):
         def __init__(self, num_inputs, num_outputs, lr, sigma=0.01):
@@ -303,10 +298,10 @@ def softmax_scratch(d2l):
 
     X, y = next(iter(data.val_dataloader()))
     guesses = d2l.argmax(model(X), axis=1)
-    wrong = d2l.astype(guesses, y.dtype) != y
-    X, y, guesses = X[wrong], y[wrong], guesses[wrong]
-    labels = [a + "\n" + b for a, b in zip(data.text_labels(y), data.text_labels(guesses), strict=True)]
-    data.visualize([X, y], labels=[labels])
+    missed = d2l.astype(guesses, y.dtype) != y
+    names = [data.text_labels(part[missed]) for part in (y, guesses)]
+    labels = [f"{true}, not {guess}" for true, guess in zip(*names, strict=True)]
+    data.visualize([X[missed], y[missed]], labels=[labels])
 
 
 def softmax_concise(d2l):
@@ -339,19 +334,17 @@ def mlp_scratch(d2l):
         return tf.math.maximum(X, 0)
 
     class MLPScratch(d2l.Classifier):
-        def __init__(self, num_inputs, num_outputs, num_hiddens, lr, sigma=0.01):
+        def __init__(self, width, lr):
             super().__init__()
             self.save_hyperparameters()
-            self.W1 = tf.Variable(tf.random.normal((num_inputs, num_hiddens)) * sigma)
-            self.b1 = tf.Variable(tf.zeros(num_hiddens))
-            self.W2 = tf.Variable(tf.random.normal((num_hiddens, num_outputs)) * sigma)
-            self.b2 = tf.Variable(tf.zeros(num_outputs))
+            self.W1, self.b1 = tf.Variable(0.01 * tf.random.normal((784, width))), tf.Variable(tf.zeros(width))
+            self.W2, self.b2 = tf.Variable(0.01 * tf.random.normal((width, 10))), tf.Variable(tf.zeros(10))
 
         def forward(self, X):
-            H = relu(tf.matmul(tf.reshape(X, (-1, self.num_inputs)), self.W1) + self.b1)
+            H = relu(tf.matmul(tf.reshape(X, (len(X), -1)), self.W1) + self.b1)
             return tf.matmul(H, self.W2) + self.b2
 
-    model = MLPScratch(num_inputs=784, num_outputs=10, num_hiddens=64, lr=0.1)
+    model = MLPScratch(width=64, lr=0.1)
     before = d2l.numpy(model.W1)
     improves(d2l, model, d2l.FashionMNIST(batch_size=256))
     assert (d2l.numpy(model.W1) != before).any()
@@ -378,18 +371,18 @@ def mlp_concise(d2l):
 
 
 def stability(d2l):
-    x = tf.Variable(tf.range(-8.0, 8.0, 0.1))
+    x = tf.Variable(tf.linspace(-9.0, 9.0, 91))
     with tf.GradientTape() as tape:
         y = tf.nn.sigmoid(x)
     slope = tape.gradient(y, x)
-    d2l.plot(x.numpy(), [y.numpy(), slope.numpy()], legend=["sigmoid", "gradient"], figsize=(4.5, 2.5))
+    d2l.plot(x.numpy(), [y.numpy(), slope.numpy()], legend=["value", "slope"], figsize=(5, 3))
     assert float(tf.reduce_max(slope)) <= 0.25
 
-    M = d2l.normal((4, 4))
-    start = float(tf.norm(M))
-    for _ in range(100):
-        M = d2l.matmul(M, d2l.normal((4, 4), 0, 1))
-    assert float(tf.norm(M)) > 1e6 * start
+    product = d2l.normal((5, 5))
+    start = float(tf.norm(product))
+    for _ in range(60):
+        product = d2l.matmul(product, d2l.normal((5, 5), 0, 1))
+    assert float(tf.norm(product)) > 1e6 * start
 
 
 def k_fold(d2l):
@@ -410,15 +403,13 @@ def k_fold(d2l):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((120, 4), np.float32)
     y = X @ np.float32([[1], [2], [0], [-1]]) + 0.1 * rng.standard_normal((120, 1), np.float32)
-    trainer, losses, models = d2l.Trainer(max_epochs=5, progress=False), [], []
-    for i, data in enumerate(folds(X, y, 3)):
+    trainer, models = d2l.Trainer(max_epochs=5, progress=False), []
+    for data in folds(X, y, 3):
         model = d2l.LinearRegression(lr=0.1)
-        model.board.yscale = "log"
-        if i != 0:
-            model.board.display = False
+        model.board.yscale, model.board.display = "log", not models
         trainer.fit(model, data)
-        losses.append(float(model.board.data["val_loss"][-1].y))
         models.append(model)
+    losses = [float(model.board.data["val_loss"][-1].y) for model in models]
     assert len(losses) == 3
     assert max(losses) < 0.5
     outputs = [model(tf.constant(X)) for model in models]
