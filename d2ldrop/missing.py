@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 __all__ = ["ELSEWHERE", "missing_names"]
 
 ELSEWHERE = {
-    "bbox_to_rect": "show_images",
     "cross_entropy": "Classifier.loss",
     "download": "FashionMNIST, which fetches its files itself",
     "download_extract": "FashionMNIST, which fetches its files itself",
@@ -25,8 +24,8 @@ ELSEWHERE = {
     "relu": "the framework's own",
     "resnet18": "Classifier, to write it as a subclass",
     "set_scratch_params_device": "Trainer(num_gpus=1)",
-    "softmax": "Trainer.predict, and predict_proba for probabilities",
-    "train_2d": "plot",
+    "softmax": "predict_proba, for the probabilities that a model gives",
+    "train_2d": "plot, to draw what a loop of your own computes",
     "train_batch_ch13": "train_epoch_ch3",
     "train_ch13": "Trainer",
     "train_ch6": "train_ch3",
