@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from d2ldrop.backend import Array
+from d2ldrop.backend import AnyBackend, Array
 from d2ldrop.data import BatchLoader, FashionMNIST, linear_samples
+from d2ldrop.errors import ArgumentError, DataError
+from d2ldrop.hyperparameters import whole
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.pictures import fitting, plain_images, show_images
 from d2ldrop.randomness import streams
@@ -194,15 +196,20 @@ def synthetic_data(w: Array, b: float, num_examples: int) -> tuple[Array, Array]
         The k weights, an array of the framework whose arrays are wanted, and the bias.
     num_examples
         N.
+
+    Raises
+    ------
+    ArgumentError
+        If weights or bias are not finite numbers, or N is no integer of at least 0.
     """
     backend = backend_of(w)
-    X, y = linear_samples(w, b, 0.01, num_examples, backend)
+    X, y = linear_samples(w, b, 0.01, whole("num_examples", num_examples), backend)
     return backend.array(X), backend.array(y)
 
 
 def load_array(data_arrays: Sequence[Array], batch_size: int, is_train: bool = True) -> BatchLoader:
-    """Return batches of arrays of equal length, reshuffled at each pass if `is_train`."""
-    backend = backend_of(data_arrays[0])
+    """Return batches of arrays of equal length, reshuffled at each pass if `is_train`; errors as of `BatchLoader`."""
+    backend = backend_of(data_arrays[0]) if len(data_arrays) else None
     return BatchLoader(tuple(backend.numpy(each) for each in data_arrays), batch_size, is_train, backend)
 
 
@@ -227,7 +234,7 @@ def accuracy(y_hat: Array, y: Array) -> float:
         Labels (N,).
     """
     backend = backend_of(y)
-    return float(backend.numpy(backend.num_correct(y_hat, y)))
+    return float(backend.numpy(_num_correct(backend, y_hat, y)))
 
 
 def evaluate_accuracy(net: Any, data_iter: Iterable[tuple[Array, Array]]) -> float:
@@ -243,9 +250,9 @@ def evaluate_accuracy(net: Any, data_iter: Iterable[tuple[Array, Array]]) -> flo
     correct, samples = [], 0
     for X, y in data_iter:
         backend = backend_of(X)
-        correct.append(backend.num_correct(backend.outputs(net, X), y))
+        correct.append(_num_correct(backend, backend.outputs(net, X), y))
         samples += len(y)
-    return _total(correct) / samples
+    return _mean(correct, samples)
 
 
 def evaluate_accuracy_gpu(net: Any, data_iter: Iterable[tuple[Array, Array]], device: Any = None) -> float:
@@ -259,7 +266,9 @@ def evaluate_accuracy_gpu(net: Any, data_iter: Iterable[tuple[Array, Array]], de
         By default the one of the net's parameters, where the framework keeps them in the net.
     """
     batches = iter(data_iter)
-    first = next(batches)
+    first = next(batches, None)
+    if first is None:
+        raise _no_batches()
     place = backend_of(first[0]).device_of_net(net) if device is None else device
     return evaluate_accuracy(net, _moved(chain([first], batches), place))
 
@@ -279,7 +288,7 @@ def evaluate_loss(net: Any, data_iter: Iterable[tuple[Array, Array]], loss: Any)
         backend = backend_of(X)
         losses.append(backend.total_loss(loss, backend.outputs(net, X), y))
         samples += len(y)
-    return _total(losses) / samples
+    return _mean(losses, samples)
 
 
 def train_epoch_ch3(
@@ -301,9 +310,9 @@ def train_epoch_ch3(
         backend = backend_of(X)
         total, y_hat = backend.learn(net, X, y, loss, updater)
         losses.append(total)
-        correct.append(backend.num_correct(y_hat, y))
+        correct.append(_num_correct(backend, y_hat, y))
         samples += len(y)
-    return _total(losses) / samples, _total(correct) / samples
+    return _mean(losses, samples), _mean(correct, samples)
 
 
 def train_ch3(
@@ -400,6 +409,21 @@ def _moved(batches: Iterable[tuple[Array, ...]], device: Any) -> Iterator[tuple[
         yield batch if device is None else backend_of(batch[0]).place(batch, device)
 
 
-def _total(values: Sequence[Array]) -> float:
-    """Fetch numbers from the device, and add them."""
-    return sum(float(backend_of(value).numpy(value)) for value in values)
+def _num_correct(backend: AnyBackend, y_hat: Array, y: Array) -> Array:
+    """Return how many predictions are right, on the device, if there is a label for each; none is broadcast."""
+    shape = tuple(y_hat.shape)
+    expected = shape[:1] + shape[2:]  # scores are along axis 1
+    if tuple(y.shape) != expected:
+        raise ArgumentError(f"Expected labels {expected} for predictions {shape}. Received: {tuple(y.shape)}")
+    return backend.num_correct(y_hat, y)
+
+
+def _mean(totals: Sequence[Array], samples: int) -> float:
+    """Fetch numbers from the device, add them, and divide by the number of samples."""
+    if not samples:
+        raise _no_batches()
+    return sum(float(backend_of(total).numpy(total)) for total in totals) / samples
+
+
+def _no_batches() -> DataError:
+    return DataError("Expected batches of samples. Received none: pass a loader that can be gone through again.")

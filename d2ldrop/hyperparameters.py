@@ -30,6 +30,7 @@ __all__ = [
     "is_overridden",
     "number",
     "positive",
+    "whole",
     "without_defaults",
 ]
 
@@ -257,6 +258,13 @@ def positive(name: str, value: Any) -> int:
     """Return a positive integer that the argument `name` was given."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < 1:
         raise ArgumentError(f"Expected {name} to be a positive integer. Received: {value!r}")
+    return int(value)
+
+
+def whole(name: str, value: Any) -> int:
+    """Return an integer of at least 0 that the argument `name` was given."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ArgumentError(f"Expected {name} to be an integer of at least 0. Received: {value!r}")
     return int(value)
 
 

@@ -10,7 +10,7 @@ import pytest
 import d2ldrop
 from d2ldrop import compat
 from d2ldrop.data import Digits
-from d2ldrop.errors import ArgumentError, UsageError
+from d2ldrop.errors import ArgumentError, DataError, UsageError
 from d2ldrop.missing import ELSEWHERE
 
 
@@ -50,6 +50,55 @@ def test_synthetic_data_checks_its_numbers(d2l):
         d2l.SyntheticRegressionData(weights(d2l), 4.2, num_train=0)
     with pytest.raises(ArgumentError, match="noise to be a number of at least 0"):
         d2l.SyntheticRegressionData(weights(d2l), 4.2, noise=-1)
+    for num_val in (-1, 2.5, True, np.nan, None):
+        with pytest.raises(ArgumentError, match="num_val to be an integer of at least 0"):
+            d2l.SyntheticRegressionData(weights(d2l), 4.2, num_val=num_val)
+        with pytest.raises(ArgumentError, match="num_examples to be an integer of at least 0"):
+            d2l.synthetic_data(weights(d2l), 4.2, num_val)
+
+
+@pytest.mark.parametrize("wrong", [None, "ab", [], [np.nan], [1e300], [1j], [[1], [2, 3]]], ids=repr)
+def test_weights_of_synthetic_data_are_finite_numbers(wrong):
+    d2l = d2ldrop.backend("numpy")
+    with pytest.raises(ArgumentError, match="Expected w to be finite real numbers"):
+        d2l.SyntheticRegressionData(wrong, 4.2)
+    with pytest.raises(ArgumentError, match="Expected b to be finite real numbers"):
+        d2l.SyntheticRegressionData([2, -3.4], wrong)
+    with pytest.raises(ArgumentError, match="Expected b to be a single number"):
+        d2l.SyntheticRegressionData([2, -3.4], [1, 2])
+
+
+def test_load_array_checks_what_it_is_given(d2l):
+    X, y = d2l.array(np.ones((10, 1), np.float32)), d2l.array(np.ones(10, np.float32))
+    for arrays in ((), (X, y[:5]), (X[:5], y)):
+        with pytest.raises(DataError, match="of equal length"):
+            d2l.load_array(arrays, 4)
+    with pytest.raises(DataError, match="of equal length"):
+        d2l.DataModule().get_tensorloader((X, y[:5]), train=False)
+    for batch_size in (0, -1, 2.5, "4"):
+        with pytest.raises(ArgumentError, match="batch_size to be a positive integer"):
+            d2l.load_array((X, y), batch_size)
+
+
+def test_accuracies_broadcast_no_labels(d2l):
+    scores, labels = d2l.array(np.eye(4, 3, dtype=np.float32)), d2l.array(np.array([0, 1, 2, 1]))
+    assert d2l.accuracy(scores, labels) == d2l.accuracy(d2l.array(np.array([0, 1, 2, 0])), labels) == 3
+    for y in (d2l.reshape(labels, (4, 1)), labels[:1], labels[:3]):
+        for y_hat in (scores, labels):
+            with pytest.raises(ArgumentError, match=r"Expected labels \(4,\) for predictions \(4"):
+                d2l.accuracy(y_hat, y)
+        for evaluate in (d2l.evaluate_accuracy, d2l.evaluate_accuracy_gpu):
+            with pytest.raises(ArgumentError, match=r"Expected labels \(4,\)"):
+                evaluate(lambda X: X, [(scores, y)])
+
+
+def test_loaders_without_batches_are_refused(d2l):
+    for evaluate in (d2l.evaluate_accuracy, d2l.evaluate_accuracy_gpu):
+        with pytest.raises(DataError, match=r"Expected batches of samples\. Received none"):
+            evaluate(lambda X: X, [])
+    for evaluate in (lambda: d2l.evaluate_loss(None, [], None), lambda: d2l.train_epoch_ch3(None, [], None, None)):
+        with pytest.raises(DataError, match=r"Expected batches of samples\. Received none"):
+            evaluate()
 
 
 def test_functions_of_linear_regression(d2l):

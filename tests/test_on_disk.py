@@ -88,6 +88,14 @@ def test_samples_of_a_file_are_chosen_as_those_in_memory(mapped):
         np.testing.assert_array_equal(lazy.y, eager.y)
 
 
+@pytest.mark.parametrize("shape", [(), (20,), (20, 0), (20, 3, 0)])
+def test_shapes_that_are_no_samples_are_refused(tmp_path, shape):
+    np.save(tmp_path / "X.npy", np.ones(shape, np.float32))
+    for X in (np.load(tmp_path / "X.npy", mmap_mode="r" if np.prod(shape) else None), np.ones(shape, np.float32)):
+        with pytest.raises(d2ldrop.DataError, match=r"Expected X of shape \(N, \.\.\.\)"):
+            d2ldrop.ArrayData(X, np.zeros(20, int))
+
+
 def test_training_from_a_file_resumes(d2l, small, mapped, tmp_path):
     X, y = mapped("uint8")
     data = d2l.ArrayData(X, y, batch_size=256)

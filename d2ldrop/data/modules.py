@@ -40,12 +40,21 @@ class BatchLoader:
 
     With `shuffle`, each pass goes through the samples (not the batches) in a new order. The orders come from `rng`;
     where it is None, each comes from the global generator of the framework, which its users may seed.
+
+    Raises
+    ------
+    ArgumentError, DataError
+        If the batch size is no positive integer, or the arrays differ in length.
     """
 
     rng: np.random.Generator | None = None
 
     def __init__(self, arrays: tuple[np.ndarray, ...], batch_size: int, shuffle: bool, backend: AnyBackend):
-        self.arrays, self.batch_size, self.shuffle, self.backend = arrays, batch_size, shuffle, backend
+        shapes = [tuple(array.shape) for array in arrays]
+        if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+            raise DataError(f"Expected arrays (N, ...), one or more, of equal length. Received: {shapes}")
+        self.arrays, self.shuffle, self.backend = arrays, shuffle, backend
+        self.batch_size = positive("batch_size", batch_size)
 
     def __len__(self) -> int:
         return math.ceil(len(self.arrays[0]) / self.batch_size)
@@ -309,7 +318,7 @@ def _checked(X: Any, y: Any, regression: bool | None, least: int = 1) -> Split:
         _check_finite("X", X)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if X.ndim < 2 or y.ndim not in (1, 2) or 0 in y.shape[1:]:
+    if X.ndim < 2 or y.ndim not in (1, 2) or 0 in (*X.shape[1:], *y.shape[1:]):
         raise DataError(
             "Expected X of shape (N, ...) and y of shape (N,), or (N, k) in a regression. "
             f"Received: {X.shape} and {y.shape}"

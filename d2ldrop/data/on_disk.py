@@ -48,7 +48,7 @@ class OnDisk:
 
 def stays_on_disk(X: Any) -> bool:
     """Return True for a memory-mapped array that need not be converted as a whole before it is used."""
-    return isinstance(X, np.memmap) and (X.dtype == np.uint8 or X.dtype.kind == "f")
+    return isinstance(X, np.memmap) and X.ndim > 0 and (X.dtype == np.uint8 or X.dtype.kind == "f")
 
 
 def chosen(X: Any, rows: np.ndarray) -> Any:

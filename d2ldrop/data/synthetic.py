@@ -1,12 +1,14 @@
 """Samples of a linear model with noise, whose weights are known: what a regression is to find again."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array
 from d2ldrop.data.modules import ArrayData, Split, on_host
-from d2ldrop.hyperparameters import number, positive
+from d2ldrop.errors import ArgumentError
+from d2ldrop.hyperparameters import number, positive, whole
 
 __all__ = ["SyntheticRegressionData", "linear_samples"]
 
@@ -24,15 +26,32 @@ def linear_samples(w: Any, b: Any, noise: float, count: int, backend: AnyBackend
         N.
     backend
         Whose global generator the numbers come from.
+
+    Raises
+    ------
+    ArgumentError
+        If weights or bias are not finite numbers, or there is more than one bias.
     """
 
     def standard_normal(*shape: int) -> np.ndarray:
         return backend.numpy(backend.normal_like(backend.array(np.zeros(shape, np.float32))))
 
-    weights = on_host(w).reshape(-1, 1).astype(np.float32)
+    weights = _real("w", w).reshape(-1, 1)
+    bias = _real("b", b)
+    if bias.size != 1:
+        raise ArgumentError(f"Expected b to be a single number. Received: {bias.size} of them")
     X = standard_normal(count, len(weights))
-    y = X @ weights + on_host(b).astype(np.float32).reshape(()) + np.float32(noise) * standard_normal(count, 1)
+    y = X @ weights + bias.reshape(()) + np.float32(noise) * standard_normal(count, 1)
     return X, y
+
+
+def _real(name: str, values: Any) -> np.ndarray:
+    """Return finite numbers, one or more, as float32."""
+    with suppress(ValueError, TypeError), np.errstate(over="ignore"):  # text, and lists of different lengths
+        found = on_host(values)
+        if found.dtype.kind in "fiu" and found.size and np.isfinite(floats := found.astype(np.float32)).all():
+            return floats
+    raise ArgumentError(f"Expected {name} to be finite real numbers, at least one. Received: {values!r}")
 
 
 class SyntheticRegressionData(ArrayData):
@@ -58,7 +77,7 @@ class SyntheticRegressionData(ArrayData):
     Raises
     ------
     ArgumentError
-        If a number is out of its range.
+        If a number is out of its range, or weights or bias are no finite numbers.
 
     Examples
     --------
@@ -78,7 +97,7 @@ class SyntheticRegressionData(ArrayData):
     ):
         self.save_hyperparameters()
         cut = positive("num_train", num_train)
-        count = cut + int(number("num_val", num_val))
+        count = cut + whole("num_val", num_val)
         X, y = linear_samples(w, b, number("noise", noise), count, self.backend)
         self.X: Array = self.backend.array(X)
         self.y: Array = self.backend.array(y)
