@@ -412,6 +412,8 @@ def _moved(batches: Iterable[tuple[Array, ...]], device: Any) -> Iterator[tuple[
 def _num_correct(backend: AnyBackend, y_hat: Array, y: Array) -> Array:
     """Return how many predictions are right, on the device, if there is a label for each; none is broadcast."""
     shape = tuple(y_hat.shape)
+    if shape[1:] == (1,):  # labels as a column, or the output of a regression: the largest score is always the first
+        raise ArgumentError(f"Expected scores (N, K) of two or more classes, or labels (N,). Received: {shape}")
     expected = shape[:1] + shape[2:]  # scores are along axis 1
     if tuple(y.shape) != expected:
         raise ArgumentError(f"Expected labels {expected} for predictions {shape}. Received: {tuple(y.shape)}")

@@ -83,6 +83,8 @@ def test_load_array_checks_what_it_is_given(d2l):
 def test_accuracies_broadcast_no_labels(d2l):
     scores, labels = d2l.array(np.eye(4, 3, dtype=np.float32)), d2l.array(np.array([0, 1, 2, 1]))
     assert d2l.accuracy(scores, labels) == d2l.accuracy(d2l.array(np.array([0, 1, 2, 0])), labels) == 3
+    with pytest.raises(ArgumentError, match="Expected scores"):
+        d2l.accuracy(d2l.reshape(labels, (4, 1)), labels)
     for y in (d2l.reshape(labels, (4, 1)), labels[:1], labels[:3]):
         for y_hat in (scores, labels):
             with pytest.raises(ArgumentError, match=r"Expected labels \(4,\) for predictions \(4"):
@@ -201,7 +203,19 @@ def test_grad_clipping(d2l):
         assert d2l.numpy(params[0].grad).tolist() == [3, 0]  # shorter ones stay
         d2l.grad_clipping(net, 1)
         clipped = [param.grad for param in params]
+        for theta in (-1, np.nan, "1", None):
+            with pytest.raises(ArgumentError, match="Expected theta to be a number of at least 0"):
+                d2l.grad_clipping(net, theta)
     np.testing.assert_allclose([d2l.numpy(grad) for grad in clipped], [[0.6, 0], [0, 0.8]], rtol=1e-5)
+
+
+@pytest.mark.only_tf
+def test_gradients_that_are_none_are_not_clipped(d2l):
+    none, clipped = d2l.grad_clipping([None, d2l.array(np.float32([3, 4]))], 1)
+    assert none is None
+    np.testing.assert_allclose(clipped, [0.6, 0.8], rtol=1e-5)
+    with pytest.raises(ArgumentError, match="Expected theta to be a number of at least 0"):
+        d2l.grad_clipping([clipped], -1)
 
 
 def test_heatmaps_share_a_scale(d2l):

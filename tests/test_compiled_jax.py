@@ -59,6 +59,13 @@ def test_a_folder_that_others_chose_stays(folder, tmp_path):
     assert not folder.exists()
 
 
+def test_a_relative_folder_stays_where_it_is(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("D2LDROP_JAX_CACHE", "kept")
+    keep_compiled()
+    assert jax.config.jax_compilation_cache_dir.startswith(str(folder))
+
+
 def test_a_folder_that_cannot_be_written_is_left_out(folder):
     folder.write_text("a file where the folder should be")
     keep_compiled()

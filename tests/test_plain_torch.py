@@ -288,3 +288,45 @@ def test_layer_summary_of_one_layer_and_of_none(d2l, capsys):
     assert "(4, 1)" in capsys.readouterr().out
     with pytest.raises(d2ldrop.UsageError, match=r"Expected LinearRegressionScratch to have its layers in self\.net"):
         d2l.LinearRegressionScratch(2, 0.1).layer_summary((4, 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "received"),
+    [
+        (lambda optim: None, "NoneType"),
+        (lambda optim: "sgd", "str"),
+        (lambda optim: {"optimizer": optim}, "dict"),
+        (lambda optim: ([optim], [{"scheduler": None}]), r"\[\[SGD\], \[dict\]\]"),
+        (lambda optim: ([optim], [None]), r"\[\[SGD\], \[NoneType\]\]"),
+        (lambda optim: ([], []), r"\[\[\], \[\]\]"),
+    ],
+)
+def test_what_is_no_optimiser_is_refused(d2l, given, received):
+    class Wrong(d2l.LinearRegression):
+        def configure_optimizers(self):
+            return given(super().configure_optimizers())
+
+    with pytest.raises(d2ldrop.UsageError, match=rf"Expected configure_optimizers\(\).* Received: {received}$"):
+        Trainer(1, progress=False).fit(Wrong(0.1), d2l.SyntheticRegressionData(w, b, num_train=8, num_val=0))
+
+
+def test_parameters_whose_names_would_be_the_same_are_all_trained_and_kept(d2l, tmp_path):
+    class Alike(d2l.LinearRegression):
+        def __init__(self, lr):
+            super().__init__(lr)
+            self.params = {0: torch.zeros(2, 1, requires_grad=True), "0": torch.zeros(1, requires_grad=True)}
+            self.lin1 = {"weight": torch.zeros(1, requires_grad=True)}  # the layer's name in files
+
+        def forward(self, X):
+            return self.net(X) + X @ self.params[0] + self.params["0"] + self.lin1["weight"]
+
+    model, again = Alike(0.03), Alike(0.03)
+    data = d2l.SyntheticRegressionData(w, b, num_train=64, num_val=0)
+    for each in (model, again):
+        Trainer(1, seed=0, progress=False).fit(each, data)
+    assert len(d2l.get_weights(model)) == 5
+    assert all(values.any() for values in d2l.get_weights(model).values())
+    d2ldrop.save_weights(model, tmp_path / "w.safetensors")
+    d2l.set_weights(again, {name: 0 * values for name, values in d2l.get_weights(again).items()})
+    d2ldrop.load_weights(again, tmp_path / "w.safetensors")
+    assert torch.equal(again(torch.ones(3, 2)), model(torch.ones(3, 2)))

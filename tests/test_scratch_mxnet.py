@@ -299,3 +299,16 @@ def test_after_install_mxnet_can_be_imported_first():
     """Also where it was tried before, in vain."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", IMPORTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_arrays_whose_names_would_be_the_same_are_all_kept():
+    class Alike(Scratch):
+        def __init__(self, lr=0.1):
+            super().__init__(lr)
+            self.layers = {0: self.W, "0": self.b}
+            del self.W, self.b
+
+        def forward(self, X):
+            return d2l.matmul(X.reshape(-1, 64), self.layers[0]) + self.layers["0"]
+
+    assert {name: w.shape for name, w in d2l.get_weights(Alike()).items()} == {"layers.0": (64, 10), "layers.0_": (10,)}

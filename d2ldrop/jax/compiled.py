@@ -22,7 +22,7 @@ def keep_compiled() -> None:
     if named == "0" or getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     with suppress(OSError, RuntimeError):  # no home, or one that cannot be written
-        folder = (Path(named).expanduser() if named else _cache_folder()) / _processor()
+        folder = (Path(named).expanduser() if named else _cache_folder()).absolute() / _processor()  # chdir may follow
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -127,6 +127,8 @@ def named_parameters(model: nn.Block) -> dict[str, gluon.Parameter]:
     for name, array in arrays:
         if array.grad is not None and id(array) not in seen:
             seen.add(id(array))
+            while name in found:  # of the keys 0 and "0", say
+                name += "_"
             found[name] = ArrayParameter(name, array)
     return found
 

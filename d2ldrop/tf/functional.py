@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from d2ldrop.hyperparameters import number
 from d2ldrop.tf import arrays
 
 
@@ -16,7 +17,7 @@ def sgd(params: Iterable[tf.Variable], grads: Iterable[tf.Tensor], lr: float, ba
 
 def grad_clipping(grads: Sequence[Any], theta: float) -> list[Any]:
     """Return gradients scaled to a common norm of at most `theta`; None, where there is no gradient, stays."""
-    factor = tf.minimum(1.0, theta / tf.linalg.global_norm(grads))
+    factor = tf.minimum(1.0, number("theta", theta) / tf.linalg.global_norm(grads))
     return [None if grad is None else tf.convert_to_tensor(grad) * factor for grad in grads]
 
 

@@ -86,7 +86,10 @@ class TorchBackend(Backend[Module, Tensor, torch.device]):
             layer, _, kind = name.rpartition(".")
             found[f"{renamed.get(layer, layer)}.{kind}".lstrip(".")] = Parameter(value)
         if isinstance(model, WithPlainTensors):
-            found |= {name: Parameter(tensor) for name, tensor in model.plain_tensors().items()}
+            for name, tensor in model.plain_tensors().items():
+                while name in found:  # a layer that is called lin1 here may have another name in the model
+                    name += "_"
+                found[name] = Parameter(tensor)
         return found
 
     def assign(self, model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from d2ldrop.hyperparameters import number
 from d2ldrop.torch import arrays
 
 FlattenLayer = nn.Flatten
@@ -22,6 +23,7 @@ def sgd(params: Iterable[Tensor], lr: float, batch_size: int) -> None:
 
 def grad_clipping(net: Any, theta: float) -> None:
     """Scale gradients in place to a common norm of at most `theta`: of a module, or of an object's `params`."""
+    theta = number("theta", theta)
     torch.nn.utils.clip_grad_norm_(net.parameters() if isinstance(net, nn.Module) else net.params, theta)
 
 

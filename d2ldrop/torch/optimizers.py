@@ -35,16 +35,27 @@ def configured(model: Any) -> tuple[Any, list[Any]]:
     UsageError
         If it returns something else.
     """
-    found = model.configure_optimizers()
-    if not isinstance(found, (tuple, list)):
-        found = [found], []
+    given = model.configure_optimizers()
+    found = given if isinstance(given, (tuple, list)) else ([given], [])
     optimizers, schedulers = found if len(found) == 2 else (found, [])
-    if not all(isinstance(part, (tuple, list)) for part in (optimizers, schedulers)) or len(optimizers) != 1:
+    lists = isinstance(optimizers, (tuple, list)) and isinstance(schedulers, (tuple, list))
+    if not (
+        lists
+        and len(optimizers) == 1
+        and all(hasattr(optim, "step") and hasattr(optim, "zero_grad") for optim in optimizers)
+        and all(hasattr(scheduler, "step") for scheduler in schedulers)
+    ):
         raise UsageError(
             "Expected configure_optimizers() to return an optimiser, or [optimizer], [scheduler]. "
-            f"Received: {', '.join(type(part).__name__ for part in found)}"
+            f"Received: {_kind(given)}"
         )
     return optimizers[0], list(schedulers)
+
+
+def _kind(part: Any) -> str:
+    """Return what something is, and what is in it if it is a list."""
+    inside = isinstance(part, (tuple, list))
+    return f"[{', '.join(map(_kind, part))}]" if inside else type(part).__name__
 
 
 def advance(scheduler: Any, metrics: Mapping[str, float]) -> None:

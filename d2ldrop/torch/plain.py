@@ -23,6 +23,8 @@ class WithPlainTensors(nn.Module):
             for name, tensor in _leaves(vars(module), f"{path}." if path else ""):
                 if id(tensor) not in known:
                     known.add(id(tensor))
+                    while name in found:  # of the keys 0 and "0", say
+                        name += "_"
                     found[name] = tensor
         return found
 
