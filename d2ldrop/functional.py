@@ -14,7 +14,7 @@ import numpy as np
 from d2ldrop.backend import AnyBackend, Array
 from d2ldrop.data import BatchLoader, FashionMNIST, linear_samples
 from d2ldrop.errors import ArgumentError, DataError
-from d2ldrop.hyperparameters import whole
+from d2ldrop.hyperparameters import number, whole
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.pictures import fitting, plain_images, show_images
 from d2ldrop.randomness import streams
@@ -342,6 +342,7 @@ def train_ch3(
     list of dict
         A row per epoch: `epoch`, `train_loss`, `train_acc`, `test_acc`.
     """
+    num_epochs = whole("num_epochs", num_epochs)
     animator = Animator(xlabel="epoch", xlim=(1, max(num_epochs, 2)), legend=["train loss", "train acc", "test acc"])
     history = []
     for epoch in range(1, num_epochs + 1):
@@ -387,7 +388,7 @@ def train_ch6_for(prepare: Callable[[Any, float, Any], tuple[Any, Any, Any]]) ->
         Source of the rule: Glorot and Bengio, Understanding the difficulty of training deep feedforward neural
         networks, AISTATS 2010.
         """
-        net, loss, updater = prepare(net, lr, device)
+        net, loss, updater = prepare(net, number("lr", lr), device)
         return train_ch3(net, train_iter, test_iter, loss, num_epochs, updater, device)
 
     return train_ch6

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import d2ldrop
+from d2ldrop.errors import ArgumentTypeError
 from d2ldrop.plots import board as boards
 from d2ldrop.plots.board import ProgressBoard
 
@@ -50,6 +51,15 @@ def test_draw_averages_every_n_points():
     for x in range(10):
         board.draw(x, 2 * x, "a", every_n=4)
     assert board.curves == {"a": ([1.5, 5.5], [3, 11])}
+
+
+def test_points_are_numbers():
+    board = ProgressBoard()
+    board.draw(np.float32(1), np.ones(1), "loss")  # of any framework, also in an array of one element
+    assert board.data["loss"] == [(1, 1)]
+    for x, y in ((0, "x"), (0, None), (None, 0), (0, np.ones(2)), (0, 1j)):
+        with pytest.raises(ArgumentTypeError, match="Expected a point's coordinates to be numbers"):
+            board.draw(x, y, "loss")
 
 
 def test_data_holds_the_points_of_each_curve_without_a_display(d2l, small):

@@ -186,6 +186,27 @@ def test_train_ch6(d2l):
 @pytest.mark.only_torch
 @pytest.mark.only_tf
 @pytest.mark.only_mxnet
+def test_train_ch6_checks_its_numbers(d2l):
+    for lr in (-1.0, np.nan, "x"):
+        with pytest.raises(ArgumentError, match="Expected lr to be a number of at least 0"):
+            d2l.train_ch6(None, [], [], 1, lr)
+    for num_epochs in (-1, 1.5, None):
+        with pytest.raises(ArgumentError, match="Expected num_epochs to be an integer of at least 0"):
+            d2l.train_ch3(None, [], [], None, num_epochs, None)
+
+
+@pytest.mark.only_mxnet
+def test_gradients_of_zero_stay_zero(d2l):
+    param = d2l.zeros(2)
+    param.attach_grad()
+    for theta in (0, 1):
+        d2l.grad_clipping(type("Net", (), {"params": [param]}), theta)
+        assert d2l.numpy(param.grad).tolist() == [0, 0]
+
+
+@pytest.mark.only_torch
+@pytest.mark.only_tf
+@pytest.mark.only_mxnet
 def test_grad_clipping(d2l):
     big, small = np.float32([3, 0]), np.float32([0, 4])
     if d2l.name == "tf":
@@ -216,6 +237,12 @@ def test_gradients_that_are_none_are_not_clipped(d2l):
     np.testing.assert_allclose(clipped, [0.6, 0.8], rtol=1e-5)
     with pytest.raises(ArgumentError, match="Expected theta to be a number of at least 0"):
         d2l.grad_clipping([clipped], -1)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (0, 1, 3, 3), (1, 1, 0, 3)])
+def test_heatmaps_are_a_grid_of_matrices(shape):
+    with pytest.raises(DataError, match=r"Expected matrices \(rows, columns, H, W\)"):
+        d2ldrop.backend("numpy").show_heatmaps(np.ones(shape), "keys", "queries")
 
 
 def test_heatmaps_share_a_scale(d2l):

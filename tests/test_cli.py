@@ -223,6 +223,13 @@ def test_a_comparison_of_ten_runs_can_be_read(tmp_path, monkeypatch):
             assert whole.y0 <= box.y0 <= box.y1 <= whole.y1
 
 
+def test_compare_trains_each_model_once(capsys):
+    options = "--data digits --epochs 1 --batch-size 512 --backend numpy --model scratch"
+    assert run_cli("compare", *options.split(), "--backend", "numpy", "--model", "scratch") == 0
+    printed = capsys.readouterr()
+    assert "1/1" in printed.out + printed.err
+
+
 def test_compare_falls_back_to_the_digits(monkeypatch, capsys, tmp_path):
     def fail(*args, **kwargs):
         raise DataNotFoundError("Fashion-MNIST was not found.")

@@ -339,3 +339,22 @@ def test_shapes_of_random_arrays_are_written_as_tensorflow_has_them(d2l):
 def test_layer_summary_of_a_single_layer(d2l, capsys):
     d2l.LinearRegression(lr=0.1).layer_summary((5, 3))
     assert "(5, 1)" in capsys.readouterr().out
+
+
+def test_variables_whose_names_would_be_the_same_are_all_kept(d2l):
+    import tensorflow as tf
+
+    class Alike(d2l.Module):
+        def __init__(self):
+            super().__init__()
+            self.params = {0: tf.Variable(tf.zeros((2, 1))), "0": tf.Variable(tf.zeros(1))}
+            self.lin1 = {"weight": tf.Variable(tf.zeros(3))}
+            self.dense = tf.keras.layers.Dense(1)
+
+        def forward(self, X):
+            return self.dense(X) + X @ self.params[0] + self.params["0"]
+
+    model = Alike()
+    model(tf.ones((1, 2)))
+    shapes = sorted(values.shape for values in d2l.get_weights(model).values())
+    assert shapes == [(1,), (1,), (1, 2), (2, 1), (3,)]

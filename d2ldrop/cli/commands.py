@@ -156,7 +156,8 @@ def compare(args: argparse.Namespace) -> None:
     _, data = choose_data(args.data, args.batch_size, report)
     hparams = {"dropout_1": args.dropout_1, "dropout_2": args.dropout_2, **optimizer(args)}
     seeds = range(args.seed, args.seed + args.seeds)
-    wanted = list(itertools.product(args.backend or available(), args.model or MODELS, seeds))
+    names, models = dict.fromkeys(args.backend or available()), dict.fromkeys(args.model or MODELS)  # each once
+    wanted = list(itertools.product(names, models, seeds))
     runs: list[comparison.Run] = []
     for name, model, seed in wanted:
         which = f"{len(runs) + 1}/{len(wanted)} {name} {model}" + (f", seed {seed}" if args.seeds > 1 else "")
@@ -174,7 +175,8 @@ def compare(args: argparse.Namespace) -> None:
 
 def bench(args: argparse.Namespace) -> None:
     """Measure one backend in this process, several in one process each."""
-    names, parts = args.backend or list(available()), args.part or bench_module.PARTS[:-1]
+    names = list(dict.fromkeys(args.backend or available()))
+    parts = list(dict.fromkeys(args.part or bench_module.PARTS[:-1]))
     if args.plot and not {"epochs", "layers"} & {*parts}:
         raise UsageError("Expected times of epochs or layers to plot. Received none: add --part epochs or layers.")
     if args.device == "cpu":

@@ -7,7 +7,7 @@ import mxnet as mx
 from mxnet import gluon, init, np
 from mxnet.gluon import nn
 
-from d2ldrop.hyperparameters import number
+from d2ldrop.hyperparameters import TINY, number
 from d2ldrop.mxnet import arrays
 from d2ldrop.mxnet.plain import gradients
 
@@ -22,7 +22,7 @@ def grad_clipping(net: Any, theta: float) -> None:
     """Scale gradients in place to a common norm of at most `theta`: of a block, or of an object's `params`."""
     theta = number("theta", theta)
     grads = gradients(net) if isinstance(net, nn.Block) else [p.grad for p in net.params if p.grad is not None]
-    factor = np.minimum(theta / np.sqrt(sum((grad**2).sum() for grad in grads)), 1)
+    factor = np.minimum(theta / np.sqrt(sum(((grad**2).sum() for grad in grads), TINY)), 1)
     for grad in grads:
         grad *= factor
 

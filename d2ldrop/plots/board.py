@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from d2ldrop.errors import UsageError
+from d2ldrop.errors import ArgumentTypeError, UsageError
 from d2ldrop.files import replacing
 from d2ldrop.hyperparameters import HyperParameters
 
@@ -116,7 +116,13 @@ class ProgressBoard(HyperParameters):
         return {label: [*map(Point, xs, ys)] for label, (xs, ys) in self.curves.items()}
 
     def draw(self, x: Any, y: Any, label: str, every_n: int = 1) -> None:
-        """Add a point to the curve `label`; with `every_n`, the mean of that many points is added as one."""
+        """Add a point to the curve `label`; with `every_n`, the mean of that many points is added as one.
+
+        Raises
+        ------
+        ArgumentTypeError
+            When the mean is taken, if something in it is no number.
+        """
         pending = self._pending.setdefault(label, [])
         pending.append((x, y))
         if len(pending) < every_n:
@@ -138,8 +144,9 @@ class ProgressBoard(HyperParameters):
         """Add the mean of the points that wait as one point of a curve."""
         pending = self._pending.pop(label)
         xs, ys = self.curves.setdefault(label, ([], []))
-        xs.append(sum(float(x) for x, _ in pending) / len(pending))
-        ys.append(sum(float(y) for _, y in pending) / len(pending))
+        across, up = [_number(x) for x, _ in pending], [_number(y) for _, y in pending]
+        xs.append(sum(across) / len(pending))
+        ys.append(sum(up) / len(pending))
         self._stale = True
 
     def show(self) -> None:
@@ -268,6 +275,13 @@ class ProgressBoard(HyperParameters):
         style = {"fontsize": "small", "frameon": False, "handlelength": 1.5, "columnspacing": 1, "borderaxespad": 0.1}
         handles = [entries[name] for name in names]
         axes.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, **style)
+
+
+def _number(value: Any) -> float:
+    """Return a number, or what an array or tensor of one element holds, as a number of Python."""
+    with suppress(TypeError, ValueError):
+        return float(value.item() if getattr(value, "ndim", 0) else value)  # a loss may have the shape (1,)
+    raise ArgumentTypeError(f"Expected a point's coordinates to be numbers. Received: {value!r}")
 
 
 def _metric(label: str) -> str:

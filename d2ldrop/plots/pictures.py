@@ -202,8 +202,15 @@ def show_heatmaps(
     -------
     numpy.ndarray
         The matplotlib axes, (rows of the grid, columns of the grid).
+
+    Raises
+    ------
+    DataError
+        If the array has other axes, or no elements.
     """
     host = to_host(matrices)
+    if host.ndim != 4 or not host.size:
+        raise DataError(f"Expected matrices (rows, columns, H, W), one or more. Received: shape {host.shape}")
     rows, columns = host.shape[:2]
     figure, axes = plt.subplots(
         rows, columns, figsize=figsize, sharex=True, sharey=True, squeeze=False, layout="constrained"

@@ -101,9 +101,10 @@ class TFBackend(Backend[Module, tf.Tensor, str]):
             k = seen.setdefault(id(owner), len(seen) + 1)
             transposed = dense and value.name == "kernel"
             own = "weight" if transposed else value.name
-            found[(model.name_of(value) or own) if owner is model else f"{kind}{k}.{own}"] = Parameter(
-                value, transposed
-            )
+            name = (model.name_of(value) or own) if owner is model else f"{kind}{k}.{own}"
+            while name in found:  # of the keys 0 and "0", say
+                name += "_"
+            found[name] = Parameter(value, transposed)
         return found
 
     def assign(self, model: Module, weights: Mapping[str, np.ndarray]) -> None:
