@@ -209,7 +209,9 @@ def synthetic_data(w: Array, b: float, num_examples: int) -> tuple[Array, Array]
 
 def load_array(data_arrays: Sequence[Array], batch_size: int, is_train: bool = True) -> BatchLoader:
     """Return batches of arrays of equal length, reshuffled at each pass if `is_train`; errors as of `BatchLoader`."""
-    backend = backend_of(data_arrays[0]) if len(data_arrays) else None
+    if not len(data_arrays):
+        raise DataError("Expected arrays (N, ...), one or more, of equal length. Received none.")
+    backend = backend_of(data_arrays[0])
     return BatchLoader(tuple(backend.numpy(each) for each in data_arrays), batch_size, is_train, backend)
 
 

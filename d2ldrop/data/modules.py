@@ -51,7 +51,7 @@ class BatchLoader:
 
     def __init__(self, arrays: tuple[np.ndarray, ...], batch_size: int, shuffle: bool, backend: AnyBackend):
         shapes = [tuple(array.shape) for array in arrays]
-        if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+        if () in shapes or len({shape[0] for shape in shapes}) != 1:
             raise DataError(f"Expected arrays (N, ...), one or more, of equal length. Received: {shapes}")
         self.arrays, self.shuffle, self.backend = arrays, shuffle, backend
         self.batch_size = positive("batch_size", batch_size)
