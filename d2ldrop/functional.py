@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from d2ldrop.backend import AnyBackend, Array
-from d2ldrop.data import BatchLoader, FashionMNIST, linear_samples
+from d2ldrop.data import BatchLoader, FashionMNIST
 from d2ldrop.errors import ArgumentError, DataError
 from d2ldrop.hyperparameters import number, whole
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.pictures import fitting, plain_images, show_images
 from d2ldrop.randomness import streams
-from d2ldrop.registry import backend as adapter
 from d2ldrop.registry import backend_of
 
 __all__ = [
@@ -30,12 +29,8 @@ __all__ = [
     "evaluate_accuracy_gpu",
     "evaluate_loss",
     "get_fashion_mnist_labels",
-    "linreg",
-    "load_array",
     "load_fashion_mnist_for",
     "predict_ch3",
-    "squared_loss",
-    "synthetic_data",
     "train_ch3",
     "train_ch6_for",
     "train_epoch_ch3",
@@ -185,44 +180,6 @@ def load_fashion_mnist_for(kind: type[FashionMNIST]) -> Callable[..., tuple[Batc
 def get_fashion_mnist_labels(labels: Any) -> list[str]:
     """Return the names of Fashion-MNIST's labels, given as integers or arrays of them."""
     return [FashionMNIST.CLASSES[int(label)] for label in labels]
-
-
-def synthetic_data(w: Array, b: float, num_examples: int) -> tuple[Array, Array]:
-    """Return samples of a linear model: X (N, k), standard normal, and y = X w + b plus noise of 0.01, (N, 1).
-
-    Parameters
-    ----------
-    w, b
-        The k weights, an array of the framework whose arrays are wanted, and the bias.
-    num_examples
-        N.
-
-    Raises
-    ------
-    ArgumentError
-        If weights or bias are not finite numbers, or N is no integer of at least 0.
-    """
-    backend = backend_of(w)
-    X, y = linear_samples(w, b, 0.01, whole("num_examples", num_examples), backend)
-    return backend.array(X), backend.array(y)
-
-
-def load_array(data_arrays: Sequence[Array], batch_size: int, is_train: bool = True) -> BatchLoader:
-    """Return batches of arrays of equal length, reshuffled at each pass if `is_train`; errors as of `BatchLoader`."""
-    if not len(data_arrays):
-        raise DataError("Expected arrays (N, ...), one or more, of equal length. Received none.")
-    backend = backend_of(data_arrays[0])
-    return BatchLoader(tuple(backend.numpy(each) for each in data_arrays), batch_size, is_train, backend)
-
-
-def linreg(X: Array, w: Array, b: Array) -> Array:
-    """Return the outputs of a linear model: X (N, k) times w (k, 1), plus b."""
-    return X @ w + b
-
-
-def squared_loss(y_hat: Array, y: Array) -> Array:
-    """Return (y_hat - y)^2 / 2 per sample; `y` may have another shape with as many elements."""
-    return (y_hat - adapter(backend_of(y_hat).name).reshape(y, y_hat.shape)) ** 2 / 2
 
 
 def accuracy(y_hat: Array, y: Array) -> float:

@@ -10,12 +10,8 @@ from d2ldrop.functional import (
     evaluate_accuracy_gpu,
     evaluate_loss,
     get_fashion_mnist_labels,
-    linreg,
-    load_array,
     load_fashion_mnist_for,
     predict_ch3,
-    squared_loss,
-    synthetic_data,
     train_ch3,
     train_epoch_ch3,
 )
@@ -84,6 +80,7 @@ from d2ldrop.jax.lesson import (
     dropout_layer,
 )
 from d2ldrop.jax.linear import LinearRegression, LinearRegressionScratch, nn_Module
+from d2ldrop.linear import linreg, load_array, squared_loss, synthetic_data
 from d2ldrop.missing import missing_names
 from d2ldrop.plots.board import ProgressBoard
 from d2ldrop.plots.figures import draw_network, show_confusion, show_mistakes

@@ -10,17 +10,14 @@ from d2ldrop.functional import (
     evaluate_accuracy_gpu,
     evaluate_loss,
     get_fashion_mnist_labels,
-    linreg,
-    load_array,
     load_fashion_mnist_for,
     predict_ch3,
-    squared_loss,
-    synthetic_data,
     train_ch3,
     train_ch6_for,
     train_epoch_ch3,
 )
 from d2ldrop.hyperparameters import HyperParameters, add_to_class
+from d2ldrop.linear import linreg, load_array, squared_loss, synthetic_data
 from d2ldrop.missing import missing_names
 from d2ldrop.mxnet.arrays import (
     abs,
