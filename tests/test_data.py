@@ -322,6 +322,7 @@ def test_visualize(d2l, tiny):
     assert [axis.get_title() for axis in axes] == data.text_labels(y)[:3]
     np.testing.assert_allclose(axes[1].images[0].get_array(), d2l.numpy(X)[1].reshape(28, 28))
     assert data.visualize(batch, 1, 1, labels=["mine"])[0].get_title() == "mine"
+    assert data.visualize(batch, 1, 2, labels=[["mine", "yours"]])[1].get_title() == "yours"  # the book's form
     assert len(data.visualize(batch, 2, 4)) == 8
 
 

@@ -297,6 +297,8 @@ class ArrayData(DataModule):
         """
         X, y = batch
         names = list(labels) if labels else self.text_labels(y)
+        if len(names) == 1 and isinstance(names[0], list):  # as the book's softmax regression has it, [labels]
+            names = names[0]
         return show_images(plain_images(X), nrows, ncols, titles=names, scale=fitting(ncols))
 
 

@@ -3,6 +3,7 @@
 import importlib
 import textwrap
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -144,12 +145,21 @@ def wrapped(text: str, inches: float, lines: int | None = None) -> str:
 
 
 def width(text: str) -> float:
-    """Return the width of a line in a small font in inches."""
+    """Return the width of a line in a small font in inches, as the sum of its letters' widths."""
+    return sum(map(_letter_width, text))
+
+
+@cache  # to measure takes long
+def _letter_width(letter: str) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    points, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size="small"), ismath=False)
-    return float(points) / 72
+    # Between two others, as the width of a blank alone is 0.
+    points = [
+        text_to_path.get_text_width_height_descent(text, FontProperties(size="small"), ismath=False)[0]
+        for text in (f"|{letter}|", "||")
+    ]
+    return float(points[0] - points[1]) / 72
 
 
 def fitting(num_cols: int) -> float:
