@@ -22,7 +22,7 @@ SITE = Path(__file__).parents[1] / "docs" / "_build" / "html"
 FRAMEWORKS = ("torch", "tf", "jax", "mxnet", "numpy")
 LETTERS = {"zh_CN": "[\u4e00-\u9fff]", "ko": "[\uac00-\ud7a3]"}
 PAGES = (
-    "index", "chapter", "masks", "benchmark", "how-to/layers", "exercises/exercise1", "api/torch", "api/names",
+    "index", "chapter", "masks", "speed", "how-to/layers", "exercises/exercise1", "api/torch", "api/names",
     "notebooks/dropout", "zh_CN/index", "zh_CN/chapter", "ko/index", "ko/chapter",
 )  # fmt: skip
 WIDTHS = (1280, 390)

@@ -27,6 +27,24 @@ def table(what: str, rows: list[Row]) -> list[str]:
     ]
 
 
+def ratios(rows: list[Row]) -> list[str]:
+    """Return the lines of the table of ratios: what is how many times as fast as what, or as long as its floor."""
+    backends = list(dict.fromkeys(row["backend"] for row in rows))
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if "ratio" in row and not row["what"].endswith("forward"):
+            title = f"{row['what']}: {row['who']}, as fast as {row['baseline']}"
+            cells.setdefault(title, {})[row["backend"]] = f"{row['ratio']:.2f}"
+    for row in rows:
+        if row["part"] == "epochs" and "floor" in row:
+            title = f"{row['what']}: {row['who']}, as long as the faster of two ways to compute its products alone"
+            cells.setdefault(title, {})[row["backend"]] = f"{row['over_floor']:.2f}"
+    lines = ["| how many times | " + " | ".join(backends) + " |", "|---" * (len(backends) + 1) + "|"]
+    for title, found in cells.items():
+        lines.append(f"| {title} | " + " | ".join(found.get(name, "") for name in backends) + " |")
+    return [*lines, ""]
+
+
 def page(rows: list[Row]) -> list[str]:
     """Return the lines of the page: first where the rows were measured."""
     lines = ["Measured on " + " and ".join(dict.fromkeys("{cores} cores of {processor}".format(**row) for row in rows))]
@@ -36,7 +54,7 @@ def page(rows: list[Row]) -> list[str]:
         used = "; ".join(["on a {}".format(row["device"].upper()), *row["pools"], *settings])
         lines.append(f"- {name} {row['version']}, {used}")
     lines[0] += ":\n"
-    lines.append("")
+    lines += ["", *ratios(rows)]
     for what in dict.fromkeys(row["what"] for row in rows):
         lines += table(what, [row for row in rows if row["what"] == what])
     return lines
