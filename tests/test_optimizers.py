@@ -146,7 +146,8 @@ def test_a_rate_that_is_no_rate_is_refused(small, value):
 def test_an_optimizer_without_a_rate_is_refused(d2l, small):
     class Fixed(d2l.SoftmaxRegression):
         def configure_optimizers(self):
-            return SimpleNamespace(init=lambda params: (), params=[])
+            idle = {"step": lambda: None, "zero_grad": lambda: None}
+            return SimpleNamespace(init=lambda params: (), params=[], **idle)
 
     with pytest.raises(d2ldrop.UsageError, match=r"Expected an optimiser whose learning rate can be set.*SimpleNam"):
         d2l.Trainer(1, progress=False, callbacks=[LRSchedule(float)]).fit(Fixed(10, 0.1), d2l.Digits())
