@@ -48,7 +48,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int, limit: int = 2**30) -> np.
     big-endian 32-bit integer, then the elements. Source: LeCun, Cortes and Burges, The MNIST database.
     """
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for whoever writes into it
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for a writer
             raise DataError(f"Expected {path} to be a file. Received a folder, a pipe or a device.")
         with open(path, "rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
